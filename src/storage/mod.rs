@@ -1,0 +1,7 @@
+//! What is stored and how: all tables as typed constants, their keys and rows, no policy.
+//!
+//! Any module reads any table through here; a table is written only by its owner.
+
+pub mod rows;
+pub mod schema;
+pub mod topic;

@@ -1,0 +1,9 @@
+//! The rows: what the values of the tables are.
+
+pub mod rooms;
+
+pub use rooms::{
+    EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow, OverlayRow,
+    RelationRow, StateChange, StateChanges, StateKeyName, StateRef, TimelineEntry,
+    TimelinePosition, TransactionMark,
+};

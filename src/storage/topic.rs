@@ -1,0 +1,30 @@
+//! Topics: what a commit touched, so that those who wait for it wake up and look.
+
+use kv::Topic;
+
+use crate::id::{RoomNid, UserNid};
+
+/// The timeline (and so perhaps the state) of a room grew.
+pub const ROOM_EVENTS: u8 = 1;
+/// Receipts of a room changed.
+pub const ROOM_RECEIPTS: u8 = 2;
+/// Who types in a room changed (held in memory; the batch that carries it writes nothing).
+pub const ROOM_TYPING: u8 = 3;
+/// A user's membership of some room changed.
+pub const USER_MEMBERSHIPS: u8 = 4;
+/// A user's account data (global or of a room) changed.
+pub const USER_ACCOUNT_DATA: u8 = 5;
+/// A user's sessions changed: tokens that were known may be gone.
+pub const USER_SESSIONS: u8 = 6;
+/// Messages for a user's devices, or device lists the user follows, changed.
+pub const USER_DEVICES: u8 = 7;
+
+/// A topic of a room.
+pub const fn room(space: u8, room: RoomNid) -> Topic {
+    Topic { space, id: room.0 }
+}
+
+/// A topic of a user.
+pub const fn user(space: u8, user: UserNid) -> Topic {
+    Topic { space, id: user.0 }
+}
