@@ -435,7 +435,8 @@ impl Value for StateKeyName {
     }
 }
 
-/// A room's head: where the next event goes.
+/// A room's head: where the next event goes. It holds no position: each commit checks the row that
+/// it was decided on, also when that one is still on its way to the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadRow {
     /// The number of the next event.
@@ -444,8 +445,6 @@ pub struct HeadRow {
     pub state_version: u32,
     /// The number of the next branch.
     pub next_branch: u32,
-    /// The position of the newest event in the timeline.
-    pub last_position: Position,
     /// The events that no event follows yet; never empty.
     pub extremities: Vec<EventNid>,
     /// How many users have joined.
@@ -460,7 +459,6 @@ impl Value for HeadRow {
         writer.u32(self.next_event.0);
         writer.u32(self.state_version);
         writer.u32(self.next_branch);
-        writer.position(self.last_position);
         write_events(writer, &self.extremities);
         writer.u64(self.joined_members);
         writer.u64(self.invited_members);
@@ -472,7 +470,6 @@ impl Value for HeadRow {
             next_event: EventNid(reader.u32()?),
             state_version: reader.u32()?,
             next_branch: reader.u32()?,
-            last_position: reader.position()?,
             extremities: read_events(reader)?,
             joined_members: reader.u64()?,
             invited_members: reader.u64()?,
