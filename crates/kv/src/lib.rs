@@ -13,6 +13,8 @@ pub mod backup;
 
 mod batch;
 mod commit;
+#[cfg(test)]
+mod conformance;
 mod engine;
 mod error;
 mod key;
