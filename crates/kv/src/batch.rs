@@ -45,7 +45,7 @@ pub struct Batch {
     pub(crate) checks: Vec<Check>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) topics: Vec<Topic>,
-    pub(crate) positions: u16,
+    pub(crate) positions: u32,
 }
 
 impl Batch {
@@ -76,7 +76,7 @@ impl Batch {
         for (in_key, pending) in [(true, &key.pending), (false, &writer.pending)] {
             for &(offset, index) in pending {
                 self.pending.push(Pending { operation, in_key, offset, index });
-                self.positions = self.positions.max(index + 1);
+                self.positions = self.positions.max(u32::from(index) + 1);
             }
         }
         let (family, value) = (table.family, writer.bytes);
@@ -118,8 +118,10 @@ impl Batch {
         self.checks.push(Check { family: table.family, key, expected });
     }
 
-    /// Wakes those who watch this topic once the batch is committed.
+    /// Wakes those who watch this topic once the batch is committed. The batch then has at least
+    /// one position, because a watcher waits for what comes after the position he has seen.
     pub fn touch(&mut self, topic: Topic) {
+        self.reserve_positions(1);
         if !self.topics.contains(&topic) {
             self.topics.push(topic);
         }
@@ -127,7 +129,7 @@ impl Batch {
 
     /// Asks for at least `count` positions, though none may stand in a key or value.
     pub fn reserve_positions(&mut self, count: u16) {
-        self.positions = self.positions.max(count);
+        self.positions = self.positions.max(u32::from(count));
     }
 
     /// Appends all of another batch; its pending positions keep their index.

@@ -9,7 +9,8 @@
 //!
 //! The crate knows no word of Matrix.
 
-mod backup;
+pub mod backup;
+
 mod batch;
 mod commit;
 mod engine;
@@ -22,8 +23,6 @@ mod store;
 mod table;
 mod value;
 mod watch;
-
-pub mod conformance;
 
 pub use batch::{Batch, Durability};
 pub use engine::{EngineOptions, IoFault};
