@@ -148,6 +148,9 @@ impl From<Fault> for Error {
     }
 }
 
+/// Is given the rows of a range, key and value, until it breaks.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// How far a read may go for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tier {
@@ -267,7 +270,7 @@ impl View<'_> {
         family: ColumnFamily,
         range: (&[u8], &[u8]),
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), Fault> {
         if range.0 >= range.1 {
             return Ok(());

@@ -1,13 +1,13 @@
 //! The reference engine: ordered maps, copied when written while somebody looks at them.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::RwLock;
 
 use crate::{
     Direction,
     batch::Operation,
-    engine::{Fault, add_to_counter},
+    engine::{Fault, Visit, add_to_counter},
     table::ColumnFamily,
 };
 
@@ -86,7 +86,7 @@ impl View {
         family: ColumnFamily,
         range: (&[u8], &[u8]),
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) {
         let mut rows = self.families[usize::from(family.index)].range::<[u8], _>((
             std::ops::Bound::Included(range.0),

@@ -6,14 +6,14 @@
 
 mod options;
 
-use std::{fs, io, ops::ControlFlow, path::Path};
+use std::{fs, io, path::Path};
 
 use ::rocksdb::{DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
 use crate::{
     Direction, EngineOptions, Error,
     batch::Operation,
-    engine::{Fault, Tier},
+    engine::{Fault, Tier, Visit},
     table::ColumnFamily,
 };
 
@@ -238,7 +238,7 @@ impl View<'_> {
         family: ColumnFamily,
         range: (&[u8], &[u8]),
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), Fault> {
         let mut options = self.options();
         options.set_iterate_range(range.0..range.1);

@@ -151,14 +151,20 @@ impl Store {
     }
 
     /// The reference engine, for tests.
+    ///
+    /// # Panics
+    /// When no family has the index 0 or no thread can be started.
     pub fn memory(families: &[ColumnFamily]) -> Self {
         Self::memory_with_faults(families, None)
     }
 
     /// The reference engine with injected errors.
+    ///
+    /// # Panics
+    /// As [`Store::memory`].
     pub fn memory_with_faults(families: &[ColumnFamily], faults: Option<IoFault>) -> Self {
         let engine = Engine::Memory(Memory::new(families));
-        Self::start(engine, families, faults).expect("an empty store has nothing to fail on")
+        Self::start(engine, families, faults).expect("only a thread for it could be missing")
     }
 
     fn start(

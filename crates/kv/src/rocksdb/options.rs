@@ -60,7 +60,7 @@ fn database_options(options: &EngineOptions, create: bool, cache: Cache) -> Opti
     let unflushed = to_usize(options.unflushed_bytes_max);
     let manager = WriteBufferManager::new_write_buffer_manager_with_cache(unflushed, false, cache);
     database.set_write_buffer_manager(&manager);
-    database.set_max_open_files(i32::from(options.open_files_max.min(i16::MAX.cast_unsigned())));
+    database.set_max_open_files(i32::from(options.open_files_max));
 
     // Background work, spread so that it does not come in bursts.
     database.set_max_background_jobs(i32::from(options.background_jobs));
