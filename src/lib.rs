@@ -2,4 +2,5 @@
 
 pub mod error;
 pub mod id;
+pub mod rooms;
 pub mod storage;
