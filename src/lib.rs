@@ -8,8 +8,14 @@
 // The command line: `serve`, `check-config`, `admin …`, `fsck`.
 pub mod cli;
 
+// What other servers call.
+pub mod federation_api;
+
 // The event graph: events, state, the one commit.
 pub mod rooms;
+
+// What this server is to other servers: its keys.
+pub mod federation;
 
 // All tables as typed constants, the rows in them, and what wakes a reader.
 pub mod storage;

@@ -7,12 +7,12 @@ use ruma::{
     OwnedUserId, RoomId,
     events::TimelineEventType,
     room_version_rules::RoomVersionRules,
-    signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, reference_hash},
+    signatures::{JsonError, hash_and_sign_event, reference_hash},
 };
 use serde_json::value::RawValue;
 
 use super::event::{EVENT_BYTES_MAX, Pdu, hash_of_event_id};
-use crate::error::ApiError;
+use crate::{error::ApiError, federation::server_keys::Signer};
 
 /// What someone here wants to send: everything of an event that is not the graph's.
 #[derive(Clone, Debug)]
@@ -61,20 +61,6 @@ pub(super) struct Place<'a> {
     pub(super) depth: u64,
     /// When it is sent.
     pub(super) origin_server_ts: MilliSecondsSinceUnixEpoch,
-}
-
-/// Who signs: the server's name and its key.
-pub struct Signer {
-    /// The name of this server.
-    pub server_name: ruma::OwnedServerName,
-    /// The key.
-    pub key_pair: Ed25519KeyPair,
-}
-
-impl std::fmt::Debug for Signer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Signer({})", self.server_name)
-    }
 }
 
 /// Builds, hashes and signs an event. Gives it with its reference hash.
@@ -171,15 +157,6 @@ fn unsignable(error: &JsonError) -> ApiError {
         JsonError::PduTooLarge => ApiError::too_large("The event is larger than 65536 bytes"),
         error => ApiError::internal_text(format!("an event could not be signed: {error}")),
     }
-}
-
-/// What the server signs besides events (its own keys).
-///
-/// # Errors
-/// When the object cannot be signed, which an object of ours always can.
-pub fn sign_own_json(signer: &Signer, object: &mut CanonicalJsonObject) -> Result<(), ApiError> {
-    ruma::signatures::sign_json(signer.server_name.as_str(), &signer.key_pair, object)
-        .map_err(|error| ApiError::internal_text(format!("a document was not signed: {error}")))
 }
 
 /// Whether two contents are the same as canonical JSON.

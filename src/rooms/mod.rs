@@ -38,7 +38,7 @@ use ruma::{
 
 pub(crate) use self::validate::redacts_of;
 pub use self::{
-    compose::{NewEvent, Signer},
+    compose::NewEvent,
     event::{Pdu, StoredEvent},
     receive::Outcome,
     send::{Sent, Transaction},
@@ -46,6 +46,7 @@ pub use self::{
 use self::{event::hash_of_event_id, head::Head};
 use crate::{
     error::ApiError,
+    federation::server_keys::Signer,
     id::{EventNid, Interner, RoomNid},
     storage::{
         rows::{Membership, MembershipRow},
@@ -303,6 +304,23 @@ impl Rooms {
     ) -> Result<bool, ApiError> {
         let row = self.membership(reader, room, user_id)?;
         Ok(row.is_some_and(|row| row.membership == Membership::Join))
+    }
+
+    /// [`Rooms::is_joined`] outside of a read step.
+    pub async fn has_joined(&self, room: &Room, user_id: &UserId) -> Result<bool, ApiError> {
+        let (rooms, room, user_id) = (self.clone(), room.clone(), user_id.to_owned());
+        self.store().read(move |reader| rooms.is_joined(reader, &room, &user_id)).await
+    }
+
+    /// Whether everybody may read the room: its history is world-readable now.
+    pub async fn is_open(&self, room: &Room) -> Result<bool, ApiError> {
+        self.write(room, |draft| {
+            let event = draft.current("m.room.history_visibility", "")?;
+            let visibility: Option<String> =
+                event.and_then(|event| event.pdu.content_field("history_visibility"));
+            Ok(visibility.as_deref() == Some("world_readable"))
+        })
+        .await
     }
 
     /// Forgets what is cached of an event that was redacted.

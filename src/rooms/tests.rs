@@ -12,13 +12,14 @@ use ruma::{
 use serde_json::{Map, json, value::to_raw_value};
 
 use super::{
-    CREATABLE_VERSIONS, NewEvent, Outcome, Parts, Room, Rooms, Signer, StoredEvent, Transaction,
+    CREATABLE_VERSIONS, NewEvent, Outcome, Parts, Room, Rooms, StoredEvent, Transaction,
     create::{CreateRoom, Preset},
     head::Head,
     membership::{Change, MemberProfile},
 };
 use crate::{
     error::ApiError,
+    federation::server_keys::Signer,
     id::Interner,
     storage::{rows::Membership, schema::FAMILIES},
     time::Clock,
