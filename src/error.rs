@@ -164,7 +164,9 @@ impl ApiError {
             body.insert("error".to_owned(), json!(self.message));
         }
         if let Some(after) = self.retry_after {
-            let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: whoever waits exactly this long must not come too early.
+            let milliseconds = after.as_nanos().div_ceil(1_000_000);
+            let milliseconds = u64::try_from(milliseconds).unwrap_or(u64::MAX);
             body.insert("retry_after_ms".to_owned(), json!(milliseconds));
         }
         Value::Object(body)

@@ -1,5 +1,33 @@
-//! Causerie, a Matrix homeserver. The modules in the order of dependency: each may use those below.
+//! Causerie, a Matrix homeserver for team chat.
+//!
+//! The modules are listed in the order of dependency, the highest first: a module may name those
+//! below it and never one above it. `tests/tidy.rs` reads this list and enforces it; the blank
+//! lines keep rustfmt from sorting it. What each layer is for and how an event passes through them
+//! is told in `ARCHITECTURE.md`.
 
-pub mod error;
-pub mod id;
+// The command line: `serve`, `check-config`, `admin …`, `fsck`.
+pub mod cli;
+
+// The event graph: events, state, the one commit.
+pub mod rooms;
+
+// All tables as typed constants, the rows in them, and what wakes a reader.
 pub mod storage;
+
+// The listener, the endpoints, limits and errors on the wire.
+pub mod http;
+
+// Logs, figures, panics.
+pub mod telemetry;
+
+// The settings: file, environment, command line.
+pub mod config;
+
+// What a client is told when a request fails.
+pub mod error;
+
+// The clock.
+pub mod time;
+
+// The numbers that stand for rooms, events and users inside the server.
+pub mod id;

@@ -45,7 +45,7 @@ pub struct Batch {
     pub(crate) checks: Vec<Check>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) topics: Vec<Topic>,
-    pub(crate) positions: u16,
+    pub(crate) positions: u32,
 }
 
 impl Batch {
@@ -69,23 +69,16 @@ impl Batch {
 
     /// Sets a row.
     pub fn put<K: Key, V: Value>(&mut self, table: &Table<K, V>, key: &K, value: &V) {
-        let key = table.raw_key(key);
+        let key = self.key(table, key);
         let mut writer = ValueWriter::default();
         value.encode(&mut writer);
-        let operation = self.operations.len();
-        for (in_key, pending) in [(true, &key.pending), (false, &writer.pending)] {
-            for &(offset, index) in pending {
-                self.pending.push(Pending { operation, in_key, offset, index });
-                self.positions = self.positions.max(index + 1);
-            }
-        }
-        let (family, value) = (table.family, writer.bytes);
-        self.operations.push(Operation::Put { family, key: key.bytes, value });
+        self.expect_positions(false, &writer.pending);
+        self.operations.push(Operation::Put { family: table.family, key, value: writer.bytes });
     }
 
     /// Removes a row; a row that is not there is no error.
     pub fn delete<K: Key, V: Value>(&mut self, table: &Table<K, V>, key: &K) {
-        let key = table.raw_key(key).bytes;
+        let key = self.key(table, key);
         self.operations.push(Operation::Delete { family: table.family, key });
     }
 
@@ -97,7 +90,7 @@ impl Batch {
 
     /// Adds to a counter; an absent one counts as zero.
     pub fn add<K: Key>(&mut self, table: &Table<K, i64>, key: &K, delta: i64) {
-        let key = table.raw_key(key).bytes;
+        let key = self.key(table, key);
         self.operations.push(Operation::Add { family: table.family, key, delta });
     }
 
@@ -118,8 +111,10 @@ impl Batch {
         self.checks.push(Check { family: table.family, key, expected });
     }
 
-    /// Wakes those who watch this topic once the batch is committed.
+    /// Wakes those who watch this topic once the batch is committed. The batch then has at least
+    /// one position, because a watcher waits for what comes after the position he has seen.
     pub fn touch(&mut self, topic: Topic) {
+        self.reserve_positions(1);
         if !self.topics.contains(&topic) {
             self.topics.push(topic);
         }
@@ -127,7 +122,7 @@ impl Batch {
 
     /// Asks for at least `count` positions, though none may stand in a key or value.
     pub fn reserve_positions(&mut self, count: u16) {
-        self.positions = self.positions.max(count);
+        self.positions = self.positions.max(u32::from(count));
     }
 
     /// Appends all of another batch; its pending positions keep their index.
@@ -142,5 +137,21 @@ impl Batch {
             self.touch(topic);
         }
         self.positions = self.positions.max(other.positions);
+    }
+
+    /// The key of the next operation.
+    fn key<K: Key, V: Value>(&mut self, table: &Table<K, V>, key: &K) -> Vec<u8> {
+        let key = table.raw_key(key);
+        self.expect_positions(true, &key.pending);
+        key.bytes
+    }
+
+    /// Notes the pending positions of the next operation.
+    fn expect_positions(&mut self, in_key: bool, pending: &[(usize, u16)]) {
+        let operation = self.operations.len();
+        for &(offset, index) in pending {
+            self.pending.push(Pending { operation, in_key, offset, index });
+            self.positions = self.positions.max(u32::from(index) + 1);
+        }
     }
 }

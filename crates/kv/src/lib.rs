@@ -9,9 +9,12 @@
 //!
 //! The crate knows no word of Matrix.
 
-mod backup;
+pub mod backup;
+
 mod batch;
 mod commit;
+#[cfg(test)]
+mod conformance;
 mod engine;
 mod error;
 mod key;
@@ -22,8 +25,6 @@ mod store;
 mod table;
 mod value;
 mod watch;
-
-pub mod conformance;
 
 pub use batch::{Batch, Durability};
 pub use engine::{EngineOptions, IoFault};

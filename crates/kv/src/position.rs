@@ -28,14 +28,16 @@ impl Position {
 
     /// Which pending position of its batch this is; `None` for a real one.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the difference has 16 bits")]
     pub const fn pending_index(self) -> Option<u16> {
         if self.0 >= PENDING { Some((self.0 - PENDING) as u16) } else { None }
     }
 
-    /// From the number that [`Position::as_u64`] gave, for tokens and stored values.
+    /// From the number that [`Position::as_u64`] gave, for tokens and stored values. A number that
+    /// no position has, as a forged token may hold, is after everything.
     #[must_use]
     pub const fn from_u64(number: u64) -> Self {
-        Self(number)
+        if number < PENDING { Self(number) } else { Self::MAX }
     }
 
     /// The number, for tokens and stored values.
@@ -51,7 +53,7 @@ impl Key for Position {
     }
 
     fn decode(reader: &mut KeyReader<'_>) -> Result<Self, DecodeError> {
-        u64::decode(reader).map(Self)
+        u64::decode(reader).map(Self::from_u64)
     }
 }
 

@@ -4,6 +4,9 @@ use std::{fmt::Debug, marker::PhantomData, ops::Bound};
 
 use crate::{DecodeError, Error, Key, KeyReader, KeyWriter, Value, ValueReader};
 
+/// The tag of the first family that is the store's own: the row of the last position.
+pub(crate) const FAMILY_TAG_RESERVED: u8 = 0xfe;
+
 /// A group of tables that the engine stores, caches and compacts together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnFamily {
@@ -98,7 +101,7 @@ impl<K: Key, V: Value> Table<K, V> {
             .map_err(|error| self.corrupt(key, error.0))
     }
 
-    fn corrupt(&self, key: &[u8], reason: &str) -> Error {
+    pub(crate) fn corrupt(&self, key: &[u8], reason: &str) -> Error {
         Error::Corrupt { table: self.name, key: hex(key), reason: reason.to_owned() }
     }
 }

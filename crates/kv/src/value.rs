@@ -54,6 +54,9 @@ impl ValueWriter {
     }
 
     /// Appends a byte string with its length (32 bits).
+    ///
+    /// # Panics
+    /// When it is longer than 4 GB, where a value has at most 100 kB.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.u32(u32::try_from(bytes.len()).expect("a value has at most 100 kB"));
         self.raw(bytes);

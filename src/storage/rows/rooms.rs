@@ -51,11 +51,11 @@ impl TimelinePosition {
 impl Key for TimelinePosition {
     fn encode(&self, writer: &mut KeyWriter) {
         self.line.encode(writer);
-        self.position.encode(writer);
+        Key::encode(&self.position, writer);
     }
 
     fn decode(reader: &mut KeyReader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { line: u8::decode(reader)?, position: Position::decode(reader)? })
+        Ok(Self { line: u8::decode(reader)?, position: Key::decode(reader)? })
     }
 }
 
@@ -351,65 +351,63 @@ pub struct StateChange {
 /// What a version of a branch changed, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChanges {
-    /// The position of the commit that made the version.
+    /// The position of the commit that made the version; zero for branches other than the trunk.
     pub position: Position,
     /// The changes, sorted by key, each key once.
     pub changes: Vec<StateChange>,
+}
+
+fn write_changes(writer: &mut ValueWriter, changes: &[StateChange]) {
+    for change in changes {
+        writer.u64(change.key.0);
+        writer.u32(change.old.map_or(0, |event| event.0));
+        writer.u32(change.new.map_or(0, |event| event.0));
+    }
+}
+
+fn read_changes(reader: &mut ValueReader<'_>) -> Result<Vec<StateChange>, DecodeError> {
+    let mut changes = Vec::new();
+    while !reader.is_empty() {
+        let key = StateKeyNid(reader.u64()?);
+        let old = Some(EventNid(reader.u32()?)).filter(|event| event.0 != 0);
+        let new = Some(EventNid(reader.u32()?)).filter(|event| event.0 != 0);
+        changes.push(StateChange { key, old, new });
+    }
+    Ok(changes)
 }
 
 impl Value for StateChanges {
     fn encode(&self, writer: &mut ValueWriter) {
         writer.u8(1);
         writer.position(self.position);
-        for change in &self.changes {
-            writer.u64(change.key.0);
-            writer.u32(change.old.map_or(0, |event| event.0));
-            writer.u32(change.new.map_or(0, |event| event.0));
-        }
+        write_changes(writer, &self.changes);
     }
 
     fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
         reader.version(1)?;
-        let position = reader.position()?;
-        let mut changes = Vec::new();
-        while !reader.is_empty() {
-            let key = StateKeyNid(reader.u64()?);
-            let old = Some(EventNid(reader.u32()?)).filter(|event| event.0 != 0);
-            let new = Some(EventNid(reader.u32()?)).filter(|event| event.0 != 0);
-            changes.push(StateChange { key, old, new });
-        }
-        Ok(Self { position, changes })
+        Ok(Self { position: reader.position()?, changes: read_changes(reader)? })
     }
 }
 
 /// An overlay: another state with some keys changed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayRow {
     /// The other state: a version of a branch, never an overlay.
     pub base: StateRef,
-    /// The keys that differ, sorted; `None`: absent.
-    pub entries: Vec<(StateKeyNid, Option<EventNid>)>,
+    /// What differs from it, sorted by key, each key once.
+    pub changes: Vec<StateChange>,
 }
 
 impl Value for OverlayRow {
     fn encode(&self, writer: &mut ValueWriter) {
         writer.u8(1);
         self.base.write(writer);
-        for (key, event) in &self.entries {
-            writer.u64(key.0);
-            writer.u32(event.map_or(0, |event| event.0));
-        }
+        write_changes(writer, &self.changes);
     }
 
     fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
         reader.version(1)?;
-        let base = StateRef::read(reader)?;
-        let mut entries = Vec::new();
-        while !reader.is_empty() {
-            let key = StateKeyNid(reader.u64()?);
-            entries.push((key, Some(EventNid(reader.u32()?)).filter(|event| event.0 != 0)));
-        }
-        Ok(Self { base, entries })
+        Ok(Self { base: StateRef::read(reader)?, changes: read_changes(reader)? })
     }
 }
 
@@ -435,7 +433,8 @@ impl Value for StateKeyName {
     }
 }
 
-/// A room's head: where the next event goes.
+/// A room's head: where the next event goes. It holds no position: each commit checks the row that
+/// it was decided on, also when that one is still on its way to the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadRow {
     /// The number of the next event.
@@ -444,8 +443,6 @@ pub struct HeadRow {
     pub state_version: u32,
     /// The number of the next branch.
     pub next_branch: u32,
-    /// The position of the newest event in the timeline.
-    pub last_position: Position,
     /// The events that no event follows yet; never empty.
     pub extremities: Vec<EventNid>,
     /// How many users have joined.
@@ -460,7 +457,6 @@ impl Value for HeadRow {
         writer.u32(self.next_event.0);
         writer.u32(self.state_version);
         writer.u32(self.next_branch);
-        writer.position(self.last_position);
         write_events(writer, &self.extremities);
         writer.u64(self.joined_members);
         writer.u64(self.invited_members);
@@ -472,7 +468,6 @@ impl Value for HeadRow {
             next_event: EventNid(reader.u32()?),
             state_version: reader.u32()?,
             next_branch: reader.u32()?,
-            last_position: reader.position()?,
             extremities: read_events(reader)?,
             joined_members: reader.u64()?,
             invited_members: reader.u64()?,

@@ -49,7 +49,7 @@ key_structs! {
         inverted_version: u32,
     }
 
-    /// One version of a branch.
+    /// One version of a branch, or a part of it.
     pub struct StateLogKey {
         /// The room.
         room: RoomNid,
@@ -57,6 +57,8 @@ key_structs! {
         branch: BranchNid,
         /// The version.
         version: u32,
+        /// A version may change more keys than fit in a row (a join, a reset): parts from 0.
+        part: u16,
     }
 
     /// A branch or an overlay of a room's state.

@@ -1,0 +1,93 @@
+//! The section `[rate_limits]`: how often something may be done.
+
+use serde::{Deserialize, Serialize};
+
+/// How often something may be done before the answer is 429 `M_LIMIT_EXCEEDED`. `burst` is how
+/// often it may be done at once, `per_second` how fast that allowance fills up again.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitsConfig {
+    /// Whether there are limits at all. Turn them off only for tests and for moving data in.
+    pub enabled: bool,
+
+    /// Events that a user sends.
+    pub messages: RateLimit,
+
+    /// Attempts to log in from one address.
+    pub login_by_address: RateLimit,
+
+    /// Attempts to log in to one account.
+    pub login_by_account: RateLimit,
+
+    /// Attempts with a wrong password on one account.
+    pub login_failed: RateLimit,
+
+    /// New accounts from one address.
+    pub registration: RateLimit,
+
+    /// Attempts from one address to find out whether a registration token is valid.
+    pub registration_token_checks: RateLimit,
+
+    /// Rooms of this server that a user joins.
+    pub joins_local: RateLimit,
+
+    /// Rooms of other servers that a user joins.
+    pub joins_remote: RateLimit,
+
+    /// Joins to one room.
+    pub joins_per_room: RateLimit,
+
+    /// Invitations to one room.
+    pub invites_per_room: RateLimit,
+
+    /// Invitations that one user gets.
+    pub invites_per_user: RateLimit,
+
+    /// Invitations that one user sends.
+    pub invites_per_issuer: RateLimit,
+
+    /// Rooms that a user makes.
+    pub room_creation: RateLimit,
+
+    /// Profiles that a user looks up.
+    pub profile_lookups: RateLimit,
+}
+
+impl Default for RateLimitsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            messages: RateLimit::new(1.0, 20),
+            login_by_address: RateLimit::new(0.05, 10),
+            login_by_account: RateLimit::new(0.05, 10),
+            login_failed: RateLimit::new(0.17, 3),
+            registration: RateLimit::new(0.17, 3),
+            registration_token_checks: RateLimit::new(0.1, 5),
+            joins_local: RateLimit::new(0.1, 10),
+            joins_remote: RateLimit::new(0.01, 10),
+            joins_per_room: RateLimit::new(1.0, 10),
+            invites_per_room: RateLimit::new(0.3, 10),
+            invites_per_user: RateLimit::new(0.003, 5),
+            invites_per_issuer: RateLimit::new(0.3, 10),
+            room_creation: RateLimit::new(0.016, 10),
+            profile_lookups: RateLimit::new(1.0, 500),
+        }
+    }
+}
+
+/// An allowance of `burst` that fills up again at `per_second`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// How fast the allowance fills up again.
+    pub per_second: f64,
+    /// How often at once.
+    pub burst: u32,
+}
+
+impl RateLimit {
+    /// A limit.
+    pub const fn new(per_second: f64, burst: u32) -> Self {
+        Self { per_second, burst }
+    }
+}

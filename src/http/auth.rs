@@ -1,0 +1,144 @@
+//! Who sends a request: the types a handler takes as its `auth`, and how they come about.
+//!
+//! Which type an endpoint may take is fixed by its authentication scheme ([`Fits`]): a wrong one
+//! does not compile. Authentication looks at the head only, before any of the body is read; what
+//! covers the body too (the signature of a server) is finished in
+//! [`Authentication::verify_body`].
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens>
+
+use std::{borrow::Cow, fmt, future::Future};
+
+use http::{header::AUTHORIZATION, request::Parts};
+use ruma::{
+    OwnedDeviceId, OwnedUserId,
+    api::auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, NoAccessToken, NoAuthentication,
+    },
+};
+
+use crate::{
+    error::ApiError,
+    http::{ClientAddress, Context},
+};
+
+/// A session's name: the hash of its access token, never the token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub [u8; 32]);
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second, third, fourth, ..] = self.0;
+        write!(formatter, "SessionId({first:02x}{second:02x}{third:02x}{fourth:02x}..)")
+    }
+}
+
+/// Who sends a request with a user's access token.
+#[derive(Clone, Debug)]
+pub struct Requester {
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// The device the session belongs to.
+    pub device_id: OwnedDeviceId,
+    /// The session.
+    pub session: SessionId,
+    /// Whether the account is a guest's.
+    pub guest: bool,
+    /// Whether the user may administer the server.
+    pub admin: bool,
+    /// Where the request comes from.
+    pub address: ClientAddress,
+}
+
+/// For endpoints that need no authentication but use it when present.
+#[derive(Clone, Debug)]
+pub struct MaybeRequester(pub Option<Requester>);
+
+/// For endpoints without authentication.
+#[derive(Clone, Copy, Debug)]
+pub struct NoAuth {
+    /// Where the request comes from.
+    pub address: ClientAddress,
+}
+
+/// Looks up access tokens; implemented by the state of the APIs that take them.
+pub trait Authenticator: Send + Sync + 'static {
+    /// Whose token this is; `M_UNKNOWN_TOKEN` when nobody's.
+    fn authenticate(
+        &self,
+        token: &str,
+        address: ClientAddress,
+    ) -> impl Future<Output = Result<Requester, ApiError>> + Send;
+}
+
+/// A type that says who sends a request, made from its head.
+pub trait Authentication<S>: Sized + Send + 'static {
+    /// Authenticates from method, address and headers, before any of the body is read.
+    fn from_head(state: &S, head: &Parts) -> impl Future<Output = Result<Self, ApiError>> + Send;
+
+    /// Checks what covers the body too. The handler runs only after it.
+    fn verify_body(
+        &mut self,
+        _state: &S,
+        _head: &Parts,
+        _body: &[u8],
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// That an [`Authentication`] is the right one for endpoints of a scheme.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not how an endpoint with the scheme `{Scheme}` is authenticated"
+)]
+pub trait Fits<Scheme> {}
+
+impl Fits<AccessToken> for Requester {}
+impl Fits<AccessTokenOptional> for MaybeRequester {}
+impl Fits<AppserviceTokenOptional> for MaybeRequester {}
+impl Fits<NoAccessToken> for MaybeRequester {}
+impl Fits<AccessTokenOptional> for NoAuth {}
+impl Fits<AppserviceTokenOptional> for NoAuth {}
+impl Fits<NoAccessToken> for NoAuth {}
+impl Fits<NoAuthentication> for NoAuth {}
+
+impl<S: Authenticator> Authentication<S> for Requester {
+    async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
+        let token = access_token(head)
+            .ok_or_else(|| ApiError::missing_token("The request has no access token"))?;
+        state.authenticate(&token, Context::of(&head.extensions).address).await
+    }
+}
+
+impl<S: Authenticator> Authentication<S> for MaybeRequester {
+    async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
+        let Some(token) = access_token(head) else { return Ok(Self(None)) };
+        let address = Context::of(&head.extensions).address;
+        state.authenticate(&token, address).await.map(|requester| Self(Some(requester)))
+    }
+}
+
+impl<S: Sync> Authentication<S> for NoAuth {
+    async fn from_head(_state: &S, head: &Parts) -> Result<Self, ApiError> {
+        Ok(Self { address: Context::of(&head.extensions).address })
+    }
+}
+
+/// The access token of a request, if it has a well-formed one. In the query it counts only where
+/// the configuration says so: there it ends up in logs and referrers, and version 1.20 of the
+/// specification removes it.
+fn access_token(head: &Parts) -> Option<Cow<'_, str>> {
+    if let Some(value) = head.headers.get(AUTHORIZATION) {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        let token = token.trim();
+        let well_formed = !token.is_empty() && !token.contains(char::is_whitespace);
+        return (scheme.eq_ignore_ascii_case("bearer") && well_formed)
+            .then_some(Cow::Borrowed(token));
+    }
+    if !Context::of(&head.extensions).query_tokens {
+        return None;
+    }
+    url::form_urlencoded::parse(head.uri.query()?.as_bytes())
+        .find(|(name, token)| name == "access_token" && !token.is_empty())
+        .map(|(_, token)| token)
+}

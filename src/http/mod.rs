@@ -1,0 +1,34 @@
+//! HTTP: everything between a socket and a handler that takes and answers ruma's types.
+//!
+//! [`Routes`] turns handlers into an axum router (`endpoint.rs`), [`App`] is the boundary around it
+//! (CORS, request ids, panics, metrics, the log of failures), [`Listener`] serves an [`App`] on a
+//! socket. Authentication comes before the body is read (`auth.rs`, `body.rs`); a JSON body is
+//! checked once before ruma parses it (`json.rs`).
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#api-standards>
+
+mod address;
+mod app;
+mod auth;
+mod body;
+mod connection;
+mod cors;
+mod endpoint;
+mod json;
+mod listener;
+mod rate;
+mod response;
+mod tls;
+
+pub use address::{ClientAddress, Network, Peer, TrustedProxies};
+pub use app::{App, AppSettings, Context, RequestId};
+pub use auth::{Authentication, Authenticator, Fits, MaybeRequester, NoAuth, Requester, SessionId};
+pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, read_body};
+pub use endpoint::{Options, RawRequest, Route, Routes};
+pub use json::{JsonError, JsonRules, check_json};
+pub use listener::{ListenAddress, ListenError, Listener, ListenerSettings};
+pub use rate::RateLimiter;
+pub use tls::TlsFiles;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The event graph of rooms.
+
+pub mod state;

@@ -1,0 +1,142 @@
+//! The difference of two states, from the log of what was changed on the way between them.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::ControlFlow,
+};
+
+use kv::{Direction, Error};
+
+use super::view::{Path, StateView, corrupt};
+use crate::{
+    id::{BranchNid, EventNid, StateKeyNid},
+    storage::{
+        rows::{StateChange, StateRef},
+        schema::rooms::{STATE_LOG, StateLogKey},
+    },
+};
+
+type Pair = (Option<EventNid>, Option<EventNid>);
+
+/// The net change from one state to another. Keys whose change was undone are not in it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Net(BTreeMap<StateKeyNid, Pair>);
+
+impl Net {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Goes one change further at the end.
+    pub(super) fn apply(&mut self, change: StateChange) {
+        match self.0.entry(change.key) {
+            Entry::Vacant(entry) if change.old != change.new => {
+                entry.insert((change.old, change.new));
+            }
+            Entry::Vacant(_) => {}
+            Entry::Occupied(entry) if entry.get().0 == change.new => {
+                entry.remove();
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().1 = change.new,
+        }
+    }
+
+    /// Moves the beginning by a change; the end stays.
+    pub(super) fn rebase(&mut self, change: StateChange) {
+        match self.0.entry(change.key) {
+            Entry::Vacant(entry) if change.old != change.new => {
+                entry.insert((change.new, change.old));
+            }
+            Entry::Vacant(_) => {}
+            Entry::Occupied(entry) if entry.get().1 == change.new => {
+                entry.remove();
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().0 = change.new,
+        }
+    }
+
+    /// The changes, sorted by key.
+    pub(super) fn changes(&self) -> Vec<StateChange> {
+        self.0
+            .iter()
+            .map(|(key, (old, new))| StateChange { key: *key, old: *old, new: *new })
+            .collect()
+    }
+}
+
+impl FromIterator<StateChange> for Net {
+    fn from_iter<I: IntoIterator<Item = StateChange>>(changes: I) -> Self {
+        let mut net = Self::default();
+        changes.into_iter().for_each(|change| net.apply(change));
+        net
+    }
+}
+
+pub(super) const fn inverse(change: StateChange) -> StateChange {
+    StateChange { key: change.key, old: change.new, new: change.old }
+}
+
+impl StateView<'_> {
+    /// What must be changed in `from` to get `to`, sorted by key; only what really differs.
+    pub fn diff(&self, from: StateRef, to: StateRef) -> Result<Vec<StateChange>, Error> {
+        if from == to {
+            return Ok(Vec::new());
+        }
+        Ok(self.net(from, to)?.changes())
+    }
+
+    /// From `from` down to the branch that both are on, along it, and up to `to`.
+    pub(super) fn net(&self, from: StateRef, to: StateRef) -> Result<Net, Error> {
+        let (from, to) = (self.path(from)?, self.path(to)?);
+        let (down, up) = meeting(&from, &to);
+        let mut net: Net = from.overlay.iter().copied().map(inverse).collect();
+        for level in &from.levels[..down] {
+            self.walk(level.branch, level.version, 0, &mut net)?;
+        }
+        let (start, end) = (from.levels[down], to.levels[up]);
+        self.walk(start.branch, start.version, end.version, &mut net)?;
+        for level in to.levels[..up].iter().rev() {
+            self.walk(level.branch, 0, level.version, &mut net)?;
+        }
+        to.overlay.into_iter().for_each(|change| net.apply(change));
+        Ok(net)
+    }
+
+    /// Goes from one version of a branch to another.
+    pub(super) fn walk(
+        &self,
+        branch: BranchNid,
+        from: u32,
+        to: u32,
+        net: &mut Net,
+    ) -> Result<(), Error> {
+        let forward = from < to;
+        let direction = if forward { Direction::Forward } else { Direction::Backward };
+        let mut missing = from.abs_diff(to);
+        let range = (from.min(to), from.max(to));
+        let _ = self.for_each_version(branch, range, direction, |_, changes| {
+            for &change in changes {
+                net.apply(if forward { change } else { inverse(change) });
+            }
+            missing = missing.saturating_sub(1);
+            ControlFlow::Continue(())
+        })?;
+        if missing > 0 {
+            let key = StateLogKey { room: self.room, branch, version: range.1, part: 0 };
+            return Err(corrupt(&STATE_LOG, &key, "versions up to this are missing"));
+        }
+        Ok(())
+    }
+}
+
+/// The places in both paths of the first branch that they share; at the latest it is the trunk.
+fn meeting(from: &Path, to: &Path) -> (usize, usize) {
+    from.levels
+        .iter()
+        .enumerate()
+        .find_map(|(down, level)| {
+            let up = to.levels.iter().position(|other| other.branch == level.branch)?;
+            Some((down, up))
+        })
+        .expect("every path ends on the trunk")
+}

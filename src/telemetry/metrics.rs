@@ -1,0 +1,157 @@
+//! Figures for Prometheus, on a listener of their own, so that they are never public by accident.
+//!
+//! Without [`install`] the macros of the crate `metrics` do nothing and cost nothing. Histograms
+//! have fixed buckets, for durations in seconds (names that end in `_seconds`) and for sizes.
+
+use std::{fs, future::Future, time::Duration};
+
+use axum::{Router, http::header::CONTENT_TYPE, routing};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::{net::TcpListener, time};
+
+const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
+const BUILD_INFO: &str = "causerie_build_info";
+const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How often what histograms gathered is sorted into their buckets, which frees its memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// From a tenth of a millisecond to the longest wait of a client.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+
+/// From a short message to the largest upload.
+const SIZES: [f64; 8] = [256.0, 1e3, 4e3, 16e3, 64e3, 256e3, 1e6, 16e6];
+
+/// Why figures cannot be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The buckets are wrong: a mistake in this file.
+    #[error("the buckets of the histograms are wrong")]
+    Buckets(#[from] BuildError),
+    /// Something else in this process collects figures already.
+    #[error("figures were already collected")]
+    Twice(#[from] metrics::SetRecorderError<metrics_exporter_prometheus::PrometheusRecorder>),
+}
+
+/// The figures collected so far.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// All figures in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        if let Some(bytes) = resident_memory_bytes() {
+            metrics::gauge!(RESIDENT_MEMORY).set(bytes);
+        }
+        self.handle.render()
+    }
+}
+
+/// Collects what the server counts from now on, for the whole process.
+pub fn install() -> Result<Metrics, MetricsError> {
+    let recorder = builder()?.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    metrics::describe_gauge!(RESIDENT_MEMORY, "Resident memory of the process");
+    metrics::describe_gauge!(BUILD_INFO, "Always 1; the label names the version");
+    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(Metrics { handle })
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &SIZES)
+}
+
+/// Answers `GET /metrics` on `listener` until `stop` resolves.
+pub async fn serve(
+    metrics: Metrics,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let upkeep = tokio::spawn(upkeep(metrics.clone()));
+    let answer = move || {
+        let text = metrics.render();
+        async move { ([(CONTENT_TYPE, CONTENT)], text) }
+    };
+    let router = Router::new().route("/metrics", routing::get(answer));
+    let outcome = axum::serve(listener, router).with_graceful_shutdown(stop).await;
+    upkeep.abort();
+    outcome
+}
+
+async fn upkeep(metrics: Metrics) {
+    let mut interval = time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.handle.run_upkeep();
+    }
+}
+
+fn resident_memory_bytes() -> Option<f64> {
+    resident_kib(&fs::read_to_string("/proc/self/status").ok()?).map(|kib| f64::from(kib) * 1024.0)
+}
+
+fn resident_kib(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::oneshot,
+    };
+
+    use super::*;
+
+    #[test]
+    fn histograms_have_buckets() {
+        let recorder = builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::histogram!("request_seconds").record(0.002);
+            metrics::histogram!("request_bytes").record(300.0);
+        });
+        let text = recorder.handle().render();
+        assert!(text.contains("request_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
+        assert!(text.contains("request_bytes_bucket{le=\"256\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn the_resident_memory_is_read() {
+        assert_eq!(resident_kib("Name:\tx\nVmRSS:\t   12345 kB\n"), Some(12_345));
+        assert_eq!(resident_kib("Name:\tx\n"), None);
+    }
+
+    #[tokio::test]
+    async fn figures_are_served_until_the_end() {
+        let metrics = install().unwrap();
+        metrics::counter!("things_total").increment(3);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(metrics, listener, async {
+            let _ = stopped.await;
+        }));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        for expected in [CONTENT, "things_total 3", "causerie_build_info{version=", RESIDENT_MEMORY]
+        {
+            assert!(answer.contains(expected), "{expected} is missing in {answer}");
+        }
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
+}
