@@ -8,6 +8,12 @@
 // The command line: `serve`, `check-config`, `admin …`, `fsck`.
 pub mod cli;
 
+// What clients call.
+pub mod client_api;
+
+// Accounts, sessions, profiles, account data.
+pub mod users;
+
 // The event graph: events, state, the one commit.
 pub mod rooms;
 

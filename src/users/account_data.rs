@@ -21,9 +21,7 @@ use crate::{
         rows::users::AccountDataRow,
         schema::{
             rooms::{MEMBERSHIPS, MembershipKey},
-            users::{
-                ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, AccountDataChangeKey, AccountDataKey,
-            },
+            users::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, AccountDataChangeKey, AccountDataKey},
         },
         topic,
     },
@@ -119,8 +117,7 @@ impl AccountData {
         let user = user_id.to_string();
         let range = ACCOUNT_DATA_CHANGES
             .range(Bound::Excluded(&(user.clone(), since)), Bound::Included(&user));
-        let changes =
-            reader.scan(&ACCOUNT_DATA_CHANGES, &range, Direction::Forward, usize::MAX)?;
+        let changes = reader.scan(&ACCOUNT_DATA_CHANGES, &range, Direction::Forward, usize::MAX)?;
         let mut entries = Vec::with_capacity(changes.len());
         for (change, ()) in changes {
             let AccountDataChangeKey { user_id, position, room, kind } = change;
@@ -264,10 +261,7 @@ fn write(key: &AccountDataKey, old: Option<&AccountDataRow>, content: &[u8]) -> 
     batch
 }
 
-fn content(
-    reader: &Reader<'_>,
-    key: &AccountDataKey,
-) -> Result<Option<Box<RawValue>>, kv::Error> {
+fn content(reader: &Reader<'_>, key: &AccountDataKey) -> Result<Option<Box<RawValue>>, kv::Error> {
     let Some(first) = reader.get(&ACCOUNT_DATA, key)? else { return Ok(None) };
     let keys: Vec<_> =
         (1..first.parts).map(|part| AccountDataKey { part, ..key.clone() }).collect();

@@ -133,11 +133,7 @@ impl Devices {
     }
 
     /// Removes devices and ends their sessions before it returns.
-    pub async fn remove(
-        &self,
-        user_id: &UserId,
-        selection: Selection<'_>,
-    ) -> Result<(), ApiError> {
+    pub async fn remove(&self, user_id: &UserId, selection: Selection<'_>) -> Result<(), ApiError> {
         remove(&self.store, &self.sessions, self.interner, user_id, selection).await
     }
 }
@@ -225,8 +221,7 @@ pub(super) fn oldest_beyond(
 }
 
 fn known(reader: &Reader<'_>, user: &String) -> Result<Vec<KnownDevice>, kv::Error> {
-    let rows =
-        reader.scan(&DEVICES, &DEVICES.prefix(user), Direction::Forward, usize::MAX)?;
+    let rows = reader.scan(&DEVICES, &DEVICES.prefix(user), Direction::Forward, usize::MAX)?;
     let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
     let seen = reader.get_many(&DEVICES_SEEN, &keys)?;
     let devices = rows.into_iter().zip(seen).map(|((key, Json(row)), seen)| KnownDevice {

@@ -110,8 +110,7 @@ impl Filters {
         let key = FilterKey { user_id: user_id.to_string(), filter };
         let json = self.0.store.read(move |reader| reader.get(&FILTERS, &key)).await?;
         let Some(json) = json else { return Ok(None) };
-        let filter: FilterDefinition =
-            serde_json::from_slice(&json).map_err(ApiError::internal)?;
+        let filter: FilterDefinition = serde_json::from_slice(&json).map_err(ApiError::internal)?;
         let filter = Arc::new(filter);
         let mut cache = self.cache();
         if cache.len() >= CACHED_MAX {

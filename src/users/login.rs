@@ -17,6 +17,7 @@ use crate::{
     config::{Config, RateLimit},
     error::ApiError,
     http::{ClientAddress, RateLimiter},
+    storage::rows::users::AccountRow,
 };
 
 /// A login as a client asks for it.
@@ -73,14 +74,13 @@ impl Login {
             return Err(wrong());
         };
         self.0.by_account.check(&user_id)?;
-        if !self.check_password(&user_id, &attempt.password).await? {
-            return Err(wrong());
-        }
+        let account = self.verified(&user_id, &attempt.password).await?.ok_or_else(wrong)?;
         let session = NewSession {
             user_id: user_id.clone(),
             device_id: attempt.device_id,
             display_name: attempt.display_name,
             refresh: attempt.refresh,
+            account: Some(account),
         };
         let issued = self.0.sessions.open(session).await?;
         Ok((user_id, issued))
@@ -91,35 +91,30 @@ impl Login {
         self.0.accounts.parse(user)
     }
 
-    /// Whether this is the user's password. After too many wrong ones, `M_LIMIT_EXCEEDED`.
-    pub async fn check_password(
+    /// The account, if this is its password. After too many wrong ones, `M_LIMIT_EXCEEDED`.
+    pub async fn verified(
         &self,
         user_id: &UserId,
         password: &str,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<Option<AccountRow>, ApiError> {
         self.0.failed.peek(user_id)?;
         let account = self.0.accounts.get(user_id).await?;
-        let fits = self.0.accounts.verify_password(account.as_ref(), password).await?;
-        if fits {
-            return Ok(true);
+        if self.0.accounts.verify_password(account.as_ref(), password).await? {
+            return Ok(account);
         }
         self.0.failed.check(user_id)?;
         match account {
             Some(account) if account.deactivated_ts.is_some() => {
                 Err(ApiError::user_deactivated("The account is deactivated"))
             }
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 }
 
 /// A limiter as it is configured.
 pub(super) fn limiter(enabled: bool, limit: RateLimit) -> RateLimiter {
-    if enabled {
-        RateLimiter::new(limit.per_second, limit.burst)
-    } else {
-        RateLimiter::unlimited()
-    }
+    if enabled { RateLimiter::new(limit.per_second, limit.burst) } else { RateLimiter::unlimited() }
 }
 
 fn wrong() -> ApiError {

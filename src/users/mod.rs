@@ -26,7 +26,7 @@ use kv::Store;
 use ruma::UserId;
 
 pub use self::{
-    account_data::{AccountData, AccountDataEntry},
+    account_data::{AccountData, AccountDataEntry, FULLY_READ, PUSH_RULES},
     accounts::{Accounts, NewAccount},
     deactivation::Deactivated,
     devices::{Devices, KnownDevice, Selection},

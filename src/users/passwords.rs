@@ -26,7 +26,7 @@ const NOBODY: &str = concat!(
 
 /// Makes and checks the hashes of passwords.
 #[derive(Clone, Debug)]
-pub struct Passwords {
+pub(super) struct Passwords {
     slots: Arc<Semaphore>,
 }
 
@@ -39,7 +39,7 @@ impl Default for Passwords {
 
 impl Passwords {
     /// The hash of a new password in PHC form.
-    pub async fn hash(&self, password: &str) -> Result<String, ApiError> {
+    pub(super) async fn hash(&self, password: &str) -> Result<String, ApiError> {
         if password.is_empty() {
             return Err(ApiError::weak_password("The password is empty"));
         }
@@ -55,7 +55,7 @@ impl Passwords {
     }
 
     /// Whether the password fits. Takes as long where there is none stored.
-    pub async fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, ApiError> {
+    pub(super) async fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, ApiError> {
         if password.len() > PASSWORD_BYTES_MAX {
             return Ok(false);
         }

@@ -173,8 +173,7 @@ fn check_field(field: &str) -> Result<(), ApiError> {
     if field.len() > FIELD_BYTES_MAX {
         return Err(ApiError::key_too_large("The name of the field is too long"));
     }
-    let allowed =
-        |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
     let begins = field.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     let known = is_in_rooms(field) || field.contains('.');
     if begins && known && field.bytes().all(allowed) {

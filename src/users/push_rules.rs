@@ -189,9 +189,7 @@ fn insert(rules: &mut Ruleset, rule: NewPushRule, place: &RulePlace) -> Result<(
     }
     // Found before anything changes: ruma's own placing panics at the end of the list.
     let target = target_index(&ids(rules, &kind), &rule_id, place)?;
-    rules
-        .insert(rule, None, None)
-        .map_err(|error| ApiError::invalid_param(error.to_string()))?;
+    rules.insert(rule, None, None).map_err(|error| ApiError::invalid_param(error.to_string()))?;
     if let Some(to) = target {
         move_rule(rules, &kind, &rule_id, to);
     }
@@ -321,7 +319,8 @@ mod tests {
         assert!(check_new_rule(&rule(&"x".repeat(256))).is_err());
         assert!(check_new_rule(&rule(".m.rule.mine")).is_err());
         let pattern = "*a".repeat(500);
-        let large = NewPatternedPushRule::new("x".to_owned(), pattern + "0123456789012345678", Vec::new());
+        let large =
+            NewPatternedPushRule::new("x".to_owned(), pattern + "0123456789012345678", Vec::new());
         assert!(check_new_rule(&NewPushRule::Content(large)).is_err());
     }
 }

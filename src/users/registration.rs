@@ -145,8 +145,7 @@ impl Registration {
             return Ok(batch);
         };
         let row = self.stored_token(token).await?;
-        let row =
-            row.ok_or_else(|| ApiError::forbidden("The registration token is used up"))?;
+        let row = row.ok_or_else(|| ApiError::forbidden("The registration token is used up"))?;
         let used = RegistrationTokenRow { uses: row.uses + 1, ..row.clone() };
         batch.check(&REGISTRATION_TOKENS, &token.to_owned(), Some(&Json(row)));
         batch.put(&REGISTRATION_TOKENS, &token.to_owned(), &Json(used));

@@ -19,8 +19,8 @@ use std::{
 use kv::{Batch, Durability, Json, Store};
 use ruma::UserId;
 
-pub use self::open::{IssuedSession, NewSession};
 use self::cache::{Cache, Session};
+pub use self::open::{IssuedSession, NewSession};
 use super::{now_ms, secret};
 use crate::{
     config::Config,
@@ -172,12 +172,8 @@ impl Sessions {
         if now < last.saturating_add(SEEN_INTERVAL_MS) {
             return;
         }
-        let claimed = session.seen_ts.compare_exchange(
-            last,
-            now,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let claimed =
+            session.seen_ts.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
         if claimed.is_err() {
             return;
         }
@@ -199,12 +195,7 @@ pub(super) fn token_key(
     kind: u8,
     hash: [u8; 32],
 ) -> DeviceTokenKey {
-    DeviceTokenKey {
-        user_id: user_id.to_string(),
-        device_id: device_id.to_owned(),
-        kind,
-        hash,
-    }
+    DeviceTokenKey { user_id: user_id.to_string(), device_id: device_id.to_owned(), kind, hash }
 }
 
 fn unknown_token() -> ApiError {

@@ -158,7 +158,7 @@ impl Uiaa {
                 else {
                     return Err(ApiError::forbidden("This is another user's session"));
                 };
-                let right = self.0.login.check_password(user_id, &answer.password).await?;
+                let right = self.0.login.verified(user_id, &answer.password).await?.is_some();
                 Ok(if right {
                     Answer::Right(Proof::default())
                 } else {
@@ -247,9 +247,8 @@ impl Uiaa {
         if let Some(token) = proof.registration_token {
             session.proof.registration_token = Some(token);
         }
-        let is_complete = |flow: &Vec<AuthType>| {
-            flow.iter().all(|stage| session.completed.contains(stage))
-        };
+        let is_complete =
+            |flow: &Vec<AuthType>| flow.iter().all(|stage| session.completed.contains(stage));
         if operation.flows.iter().any(is_complete) {
             let session = sessions.by_id.remove(id);
             return Ok(session.map(|session| session.proof).unwrap_or_default());

@@ -41,6 +41,8 @@ pub struct NewSession {
     pub display_name: Option<String>,
     /// Whether the client can refresh its access token, which then expires.
     pub refresh: bool,
+    /// The account the password was right for: no session is opened once that has changed.
+    pub account: Option<AccountRow>,
 }
 
 /// What the client gets.
@@ -103,11 +105,15 @@ impl Sessions {
         device_id: &OwnedDeviceId,
     ) -> Result<Before, ApiError> {
         let key = device_key(&new.user_id, device_id.as_str());
+        let password_hash = new.account.as_ref().map(|account| account.password_hash.clone());
         let read = self.0.store.read(move |reader: &Reader<'_>| {
             let account = reader.get(&ACCOUNTS, &key.user_id)?.map(|Json(row)| row);
             let account = account
                 .filter(|account| account.deactivated_ts.is_none())
                 .ok_or_else(|| ApiError::user_deactivated("The account is deactivated"))?;
+            if password_hash.as_ref().is_some_and(|hash| *hash != account.password_hash) {
+                return Err(ApiError::forbidden("The password has just been changed"));
+            }
             let device = reader.get(&DEVICES, &key)?.map(|Json(row)| row);
             let mut batch = Batch::new();
             let ended = devices::end_tokens(reader, &mut batch, &key)?;
@@ -146,8 +152,7 @@ impl Sessions {
         batch.put(&DEVICE_TOKENS, &access_key, &());
         let refresh_token = new.refresh.then(|| {
             let token = RefreshToken::first();
-            let family =
-                Family { user_id: &new.user_id, device_id, token: &token, access, now };
+            let family = Family { user_id: &new.user_id, device_id, token: &token, access, now };
             batch.put(&REFRESH_FAMILIES, &token.family_hash(), &Json(family.row()));
             let family_key =
                 token_key(&new.user_id, device_id.as_str(), KIND_REFRESH, token.family_hash());
@@ -186,9 +191,10 @@ impl Sessions {
     ) -> Result<(), ApiError> {
         let (user, device) = (user_id.to_string(), device_id.to_string());
         let devices_max = self.0.devices_max;
-        let oldest = self.0.store.read(move |reader| {
-            devices::oldest_beyond(reader, &user, &device, devices_max)
-        });
+        let oldest = self
+            .0
+            .store
+            .read(move |reader| devices::oldest_beyond(reader, &user, &device, devices_max));
         match oldest.await? {
             Some(oldest) => {
                 let selection = devices::Selection::These(std::slice::from_ref(&oldest));

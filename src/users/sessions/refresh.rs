@@ -12,16 +12,14 @@ use kv::{Batch, Json, Reader};
 use ruma::{DeviceId, OwnedDeviceId, UserId};
 
 use super::{
-    ACCESS_PREFIX, IssuedSession, KIND_ACCESS, REFRESH_PREFIX, Sessions, device_key,
-    open::expiry, token_key,
+    ACCESS_PREFIX, IssuedSession, KIND_ACCESS, REFRESH_PREFIX, Sessions, device_key, open::expiry,
+    token_key,
 };
 use crate::{
     error::ApiError,
     storage::{
         rows::users::{AccessTokenRow, AccountRow, DeviceRow, RefreshFamilyRow},
-        schema::users::{
-            ACCESS_TOKENS, ACCOUNTS, DEVICE_TOKENS, DEVICES, REFRESH_FAMILIES,
-        },
+        schema::users::{ACCESS_TOKENS, ACCOUNTS, DEVICE_TOKENS, DEVICES, REFRESH_FAMILIES},
     },
     users::{
         accounts::{ATTEMPTS, busy, commit},
