@@ -8,8 +8,14 @@
 // The command line: `serve`, `check-config`, `admin …`, `fsck`.
 pub mod cli;
 
+// What clients call.
+pub mod client_api;
+
 // What other servers call.
 pub mod federation_api;
+
+// Accounts, sessions and what is a user's own.
+pub mod users;
 
 // The event graph: events, state, the one commit.
 pub mod rooms;

@@ -1,6 +1,7 @@
 //! The rows: what the values of the tables are.
 
 pub mod rooms;
+pub mod users;
 
 pub use rooms::{
     EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow, OverlayRow,

@@ -1,0 +1,74 @@
+//! Deactivation: an account ends for good. Its name stays taken.
+//!
+//! The account's row changes first, so that no login succeeds any more; then the sessions end and
+//! what was stored goes. Leaving the rooms is the caller's: it knows them.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+
+use kv::{Batch, Json};
+use ruma::UserId;
+
+use super::{
+    Selection, Users,
+    accounts::{ATTEMPTS, busy, commit},
+    now_ms,
+};
+use crate::{
+    error::ApiError,
+    storage::{
+        rows::users::AccountRow,
+        schema::users::{
+            ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS, FILTERS_BY_HASH,
+            PROFILES,
+        },
+        topic,
+    },
+};
+
+/// What an account was that is no more.
+#[derive(Clone, Debug)]
+pub struct Deactivated {
+    /// Whether the user asked to be erased.
+    pub erased: bool,
+}
+
+impl Users {
+    /// Deactivates an account: password, sessions, devices, profile, account data and filters go.
+    pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<Deactivated, ApiError> {
+        self.end_account(user_id, erase).await?;
+        self.0.sessions.forget_user(user_id);
+        self.0.devices.remove(user_id, Selection::All).await?;
+        Ok(Deactivated { erased: erase })
+    }
+
+    async fn end_account(&self, user_id: &UserId, erase: bool) -> Result<(), ApiError> {
+        let key = user_id.to_string();
+        for _ in 0..ATTEMPTS {
+            let old = self.0.accounts.get(user_id).await?;
+            let old = old.ok_or_else(|| ApiError::not_found("There is no such user"))?;
+            let deactivated_ts = old.deactivated_ts.or_else(|| Some(now_ms(&self.0.clock)));
+            let new = AccountRow {
+                created_ts: old.created_ts,
+                password_hash: None,
+                admin: false,
+                deactivated_ts,
+                erased: old.erased || erase,
+            };
+            let mut batch = Batch::new();
+            batch.check(&ACCOUNTS, &key, Some(&Json(old)));
+            batch.put(&ACCOUNTS, &key, &Json(new));
+            batch.delete(&PROFILES, &key);
+            batch.delete_range(&ACCOUNT_DATA, ACCOUNT_DATA.prefix(&key));
+            batch.delete_range(&ACCOUNT_DATA_CHANGES, ACCOUNT_DATA_CHANGES.prefix(&key));
+            batch.delete_range(&FILTERS, FILTERS.prefix(&key));
+            batch.delete_range(&FILTERS_BY_HASH, FILTERS_BY_HASH.prefix(&key));
+            batch.delete_range(&DEVICES_SEEN, DEVICES_SEEN.prefix(&key));
+            let user = self.0.interner.user(user_id);
+            batch.touch(topic::user(topic::USER_SESSIONS, user));
+            if commit(&self.0.store, batch).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(busy())
+    }
+}

@@ -1,0 +1,167 @@
+//! Stored filters: what clients give to `/sync` by number.
+//!
+//! The same content has the same number. Only so many are kept for each user; the oldest makes
+//! room, and a client whose filter is gone stores it again. Numbers are not given twice, so what a
+//! number stands for may stay in memory.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#filtering>
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kv::{Batch, Direction, Reader, Store};
+use ruma::{OwnedUserId, UInt, UserId, api::client::filter::FilterDefinition};
+
+use super::{
+    accounts::{ATTEMPTS, busy, commit},
+    secret,
+};
+use crate::{
+    config::Config,
+    error::ApiError,
+    storage::schema::users::{FILTERS, FILTERS_BY_HASH, FilterHashKey, FilterKey},
+};
+
+/// More filters than this in memory start it anew.
+const CACHED_MAX: usize = 10_000;
+
+/// Stores filters and finds them.
+#[derive(Clone)]
+pub struct Filters(Arc<Parts>);
+
+struct Parts {
+    store: Store,
+    size_bytes_max: usize,
+    count_max: usize,
+    timeline_max: usize,
+    cache: Mutex<HashMap<(OwnedUserId, u32), Arc<FilterDefinition>>>,
+}
+
+/// What is read before a filter is stored.
+enum Before {
+    /// The same filter is stored already.
+    Known(u32),
+    /// The next number, and what makes room.
+    New { next: u32, evicted: Vec<(FilterKey, Vec<u8>)> },
+}
+
+impl Filters {
+    pub(super) fn new(store: Store, config: &Config) -> Self {
+        let limits = &config.limits;
+        Self(Arc::new(Parts {
+            store,
+            size_bytes_max: limits.filter_size_bytes_max,
+            count_max: limits.filters_per_user_max.max(1),
+            timeline_max: limits.sync_timeline_events_max,
+            cache: Mutex::default(),
+        }))
+    }
+
+    /// Stores a filter; gives its number.
+    pub async fn create(
+        &self,
+        user_id: &UserId,
+        mut filter: FilterDefinition,
+    ) -> Result<String, ApiError> {
+        self.clamp(&mut filter);
+        let json = serde_json::to_vec(&filter).map_err(ApiError::internal)?;
+        if json.len() > self.0.size_bytes_max {
+            return Err(ApiError::too_large("The filter is too large"));
+        }
+        let hash = FilterHashKey { user_id: user_id.to_string(), hash: secret::hash(&json) };
+        for _ in 0..ATTEMPTS {
+            let (key, count_max) = (hash.clone(), self.0.count_max);
+            let before = self.0.store.read(move |reader| before(reader, &key, count_max));
+            let (next, evicted) = match before.await? {
+                Before::Known(number) => return Ok(number.to_string()),
+                Before::New { next, evicted } => (next, evicted),
+            };
+            let mut batch = Batch::new();
+            let key = FilterKey { user_id: user_id.to_string(), filter: next };
+            batch.check_absent(&FILTERS, &key);
+            batch.put(&FILTERS, &key, &json);
+            batch.put(&FILTERS_BY_HASH, &hash, &next);
+            for (key, json) in evicted {
+                let hash = secret::hash(&json);
+                batch.delete(&FILTERS, &key);
+                let user_id = key.user_id;
+                batch.delete(&FILTERS_BY_HASH, &FilterHashKey { user_id, hash });
+            }
+            if commit(&self.0.store, batch).await?.is_some() {
+                return Ok(next.to_string());
+            }
+        }
+        Err(busy())
+    }
+
+    /// The filter with this number.
+    pub async fn get(
+        &self,
+        user_id: &UserId,
+        number: &str,
+    ) -> Result<Option<Arc<FilterDefinition>>, ApiError> {
+        let Ok(filter) = number.parse::<u32>() else { return Ok(None) };
+        let cached = (user_id.to_owned(), filter);
+        if let Some(filter) = self.cache().get(&cached) {
+            return Ok(Some(Arc::clone(filter)));
+        }
+        let key = FilterKey { user_id: user_id.to_string(), filter };
+        let json = self.0.store.read(move |reader| reader.get(&FILTERS, &key)).await?;
+        let Some(json) = json else { return Ok(None) };
+        let filter: FilterDefinition = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+        let filter = Arc::new(filter);
+        let mut cache = self.cache();
+        if cache.len() >= CACHED_MAX {
+            cache.clear();
+        }
+        cache.insert(cached, Arc::clone(&filter));
+        Ok(Some(filter))
+    }
+
+    /// Lowers the limits of a filter to those of the server; also for filters in the query.
+    pub fn clamp(&self, filter: &mut FilterDefinition) {
+        let max = UInt::try_from(self.0.timeline_max).unwrap_or(UInt::MAX);
+        let room = &mut filter.room;
+        for limit in [
+            &mut room.timeline.limit,
+            &mut room.state.limit,
+            &mut room.ephemeral.limit,
+            &mut room.account_data.limit,
+            &mut filter.presence.limit,
+            &mut filter.account_data.limit,
+        ] {
+            *limit = limit.map(|limit| limit.min(max));
+        }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, HashMap<(OwnedUserId, u32), Arc<FilterDefinition>>> {
+        // A poisoned map is whole: no step between two of its changes can panic.
+        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn before(
+    reader: &Reader<'_>,
+    hash: &FilterHashKey,
+    count_max: usize,
+) -> Result<Before, kv::Error> {
+    if let Some(number) = reader.get(&FILTERS_BY_HASH, hash)? {
+        return Ok(Before::Known(number));
+    }
+    let range = FILTERS.prefix(&hash.user_id);
+    let mut newest = None;
+    let mut count = 0;
+    reader.for_each(&FILTERS, &range, Direction::Backward, |key: FilterKey, _| {
+        newest = newest.max(Some(key.filter));
+        count += 1;
+        std::ops::ControlFlow::Continue(())
+    })?;
+    let beyond = (count + 1_usize).saturating_sub(count_max);
+    let evicted = match beyond {
+        0 => Vec::new(),
+        beyond => reader.scan(&FILTERS, &range, Direction::Forward, beyond)?,
+    };
+    Ok(Before::New { next: newest.map_or(0, |newest| newest + 1), evicted })
+}
