@@ -136,9 +136,10 @@ fn read_messages(
     };
     let page = page(reader, viewer, filter, &page_request)?;
     let events: Vec<_> = page.events.into_iter().map(|(_, event)| event).collect();
-    let state = match filter.lazy_loads_members() {
-        true => members_of_senders(reader, viewer, &events, form)?,
-        false => Vec::new(),
+    let state = if filter.lazy_loads_members() {
+        members_of_senders(reader, viewer, &events, form)?
+    } else {
+        Vec::new()
     };
     // Who goes forward may come back for what is sent later; backwards, the beginning is the end.
     let goes_on = page.has_more || request.direction == Direction::Forward;

@@ -159,9 +159,9 @@ fn parse_position(digits: &str) -> Option<Position> {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let position = Position::from_u64(digits.parse().ok()?);
+    let number: u64 = digits.parse().ok()?;
     // The highest numbers stand for positions that are not known yet.
-    position.pending_index().is_none().then_some(position)
+    (number <= Position::MAX.as_u64()).then_some(Position::from_u64(number))
 }
 
 /// What a reader asks of a timeline.

@@ -11,7 +11,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
 use kv::Reader;
 use ruma::{OwnedUserId, UserId};
@@ -73,18 +73,15 @@ pub fn visible(
 }
 
 fn allows(visibility: HistoryVisibility, membership: Membership, joined_since: bool) -> bool {
-    match (visibility, membership) {
-        // Rule 1.
-        (HistoryVisibility::WorldReadable, _) => true,
+    // Rule 1.
+    visibility == HistoryVisibility::WorldReadable
         // Rule 2.
-        (_, Membership::Join) => true,
+        || membership == Membership::Join
         // Rule 3.
-        (HistoryVisibility::Shared, _) => joined_since,
+        || (visibility == HistoryVisibility::Shared && joined_since)
         // Rule 4.
-        (HistoryVisibility::Invited, Membership::Invite) => true,
-        // Rule 5.
-        (HistoryVisibility::Invited | HistoryVisibility::Joined, _) => false,
-    }
+        || (visibility == HistoryVisibility::Invited && membership == Membership::Invite)
+    // Rule 5: otherwise not.
 }
 
 /// What a reader is to a room now.
@@ -125,7 +122,7 @@ pub struct Viewer {
     visibility_key: StateKeyNid,
     /// The current membership; `None` also for whoever forgot the room.
     row: Option<MembershipRow>,
-    departure: Option<Option<Departure>>,
+    departure: OnceCell<Option<Departure>>,
     last: Option<(StateRef, Facts)>,
     states: HashMap<StateRef, Facts>,
     visibilities: HashMap<EventNid, HistoryVisibility>,
@@ -156,7 +153,7 @@ impl Viewer {
             room: room.clone(),
             user_id: user_id.to_owned(),
             row,
-            departure: None,
+            departure: OnceCell::new(),
             last: None,
             states: HashMap::new(),
             visibilities: HashMap::new(),
@@ -286,9 +283,9 @@ impl Viewer {
 
     /// Where the reader's last time in the room ended. Found by going back through the events of
     /// their own membership: a ban or an invite after the leave must not move the end.
-    fn departure(&mut self, reader: &Reader<'_>) -> Result<Option<Departure>, ApiError> {
-        if let Some(departure) = self.departure {
-            return Ok(departure);
+    fn departure(&self, reader: &Reader<'_>) -> Result<Option<Departure>, ApiError> {
+        if let Some(departure) = self.departure.get() {
+            return Ok(*departure);
         }
         let departure = match self.row {
             Some(row) if row.was_joined && row.membership != Membership::Join => {
@@ -296,8 +293,7 @@ impl Viewer {
             }
             _ => None,
         };
-        self.departure = Some(departure);
-        Ok(departure)
+        Ok(*self.departure.get_or_init(|| departure))
     }
 
     fn find_departure(
@@ -330,14 +326,11 @@ impl Viewer {
         if let Some((_, facts)) = self.last.filter(|(last, _)| *last == at) {
             return Ok(facts);
         }
-        let facts = match self.states.get(&at) {
-            Some(facts) => *facts,
-            None => {
-                let facts = self.look_up_facts(reader, at)?;
-                self.states.insert(at, facts);
-                facts
-            }
+        let facts = match self.states.get(&at).copied() {
+            Some(facts) => facts,
+            None => self.look_up_facts(reader, at)?,
         };
+        self.states.insert(at, facts);
         self.last = Some((at, facts));
         Ok(facts)
     }
