@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use ruma::{api::client::context::get_context, assign, serde::Raw};
 
-use super::{ClientApi, read_routes::{asker, bounded}};
+use super::{
+    ClientApi,
+    read_routes::{asker, bounded},
+};
 use crate::{
     error::ApiError,
     http::Requester,

@@ -11,7 +11,10 @@ use ruma::{
     serde::Raw,
 };
 
-use super::{ClientApi, read_routes::{asker, bounded}};
+use super::{
+    ClientApi,
+    read_routes::{asker, bounded},
+};
 use crate::{
     error::ApiError,
     http::Requester,

@@ -13,15 +13,22 @@ pub mod create;
 pub mod directory;
 mod draft;
 pub mod event;
+pub mod filter;
 mod head;
+pub mod history;
 mod levels;
+pub mod members;
 pub mod membership;
 pub mod receive;
 mod redaction;
+pub mod render;
 mod resolve;
 pub mod send;
 pub mod state;
+pub mod state_view;
+pub mod timeline;
 mod validate;
+pub mod visibility;
 
 #[cfg(test)]
 mod tests;

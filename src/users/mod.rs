@@ -66,6 +66,12 @@ struct Parts {
     filters: Filters,
 }
 
+impl std::fmt::Debug for Users {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Users")
+    }
+}
+
 impl Users {
     /// Builds the services on a store.
     pub fn new(store: Store, interner: Interner, config: &Arc<Config>, clock: Clock) -> Self {
