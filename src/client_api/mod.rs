@@ -3,18 +3,18 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
-mod alias;
-mod context;
-mod create_room;
-mod membership;
-mod membership_change;
-mod message;
-mod rate;
-mod read_routes;
-mod room;
-mod routes;
-mod send;
-mod state;
+pub mod alias;
+pub mod context;
+pub mod create_room;
+pub mod membership;
+pub mod membership_change;
+pub mod message;
+pub mod rate;
+pub mod read_routes;
+pub mod room;
+pub mod routes;
+pub mod send;
+pub mod state;
 
 use std::sync::Arc;
 

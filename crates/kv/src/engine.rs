@@ -34,6 +34,9 @@ pub struct EngineOptions {
     pub background_jobs: u16,
     /// Files held open; reading another closes the one used longest ago.
     pub open_files_max: u16,
+    /// Whether [`Durability::Synced`](crate::Durability::Synced) waits for the disk. Without it
+    /// a power cut may lose what was acknowledged; a crash of the process does not.
+    pub synced: bool,
     /// Errors to inject, in tests.
     pub faults: Option<IoFault>,
 }
@@ -49,6 +52,7 @@ impl EngineOptions {
             wal_bytes_max: 64 << 20,
             background_jobs: u16::try_from(cores / 2).unwrap_or(u16::MAX).clamp(2, 8),
             open_files_max: if memory_bytes < (256 << 20) { 512 } else { 4096 },
+            synced: true,
             faults: None,
         }
     }
