@@ -10,20 +10,26 @@ mod membership;
 mod membership_change;
 mod message;
 mod rate;
+mod read_marker;
 mod read_routes;
+mod receipt;
 mod room;
 mod routes;
 mod send;
 mod state;
+mod sync;
+mod typing;
 
 use std::sync::Arc;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
+    ephemeral::{Receipts, Typing},
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
     rooms::Rooms,
+    sync::Sync,
     users::Users,
 };
 
@@ -36,6 +42,12 @@ pub struct ClientApi {
     pub users: Users,
     /// The event graph.
     pub rooms: Rooms,
+    /// Receipts.
+    pub receipts: Receipts,
+    /// Who types.
+    pub typing: Typing,
+    /// What clients are told of what changed.
+    pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
 }
