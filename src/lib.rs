@@ -14,8 +14,14 @@ pub mod client_api;
 // What other servers call.
 pub mod federation_api;
 
+// What clients are told of what changed.
+pub mod sync;
+
 // Accounts, sessions and what is a user's own.
 pub mod users;
+
+// Typing and receipts.
+pub mod ephemeral;
 
 // The event graph: events, state, the one commit.
 pub mod rooms;

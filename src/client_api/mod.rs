@@ -10,20 +10,26 @@ pub mod membership;
 pub mod membership_change;
 pub mod message;
 pub mod rate;
+pub mod read_marker;
 pub mod read_routes;
+pub mod receipt;
 pub mod room;
 pub mod routes;
 pub mod send;
 pub mod state;
+pub mod sync;
+pub mod typing;
 
 use std::sync::Arc;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
+    ephemeral::{Receipts, Typing},
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
     rooms::Rooms,
+    sync::Sync,
     users::Users,
 };
 
@@ -36,6 +42,12 @@ pub struct ClientApi {
     pub users: Users,
     /// The event graph.
     pub rooms: Rooms,
+    /// Receipts.
+    pub receipts: Receipts,
+    /// Who types.
+    pub typing: Typing,
+    /// What clients are told of what changed.
+    pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
 }
