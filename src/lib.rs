@@ -8,6 +8,9 @@
 // The command line: `serve`, `check-config`, `admin …`, `fsck`.
 pub mod cli;
 
+// Builds, starts and stops everything.
+pub mod server;
+
 // What clients call.
 pub mod client_api;
 
