@@ -473,21 +473,23 @@ fn read(path: &str) -> String {
 fn rust_sources() -> Vec<Source> {
     let mut paths = Vec::new();
     for folder in ["src", "crates", "tests", "benches"] {
-        collect(folder, &mut paths);
+        collect(folder, ".rs", &mut paths);
     }
     paths.sort();
     paths.into_iter().map(|path| Source { text: read(&path), path }).collect()
 }
 
-fn collect(folder: &str, paths: &mut Vec<String>) {
+/// The files below a folder whose path ends so; without what a package manager put there.
+fn collect(folder: &str, ending: &str, paths: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else {
         return;
     };
     for entry in entries.flatten() {
-        let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
-        if entry.path().is_dir() {
-            collect(&path, paths);
-        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = format!("{folder}/{name}");
+        if entry.path().is_dir() && name != "node_modules" {
+            collect(&path, ending, paths);
+        } else if path.ends_with(ending) {
             paths.push(path);
         }
     }
@@ -532,8 +534,11 @@ fn handlers_say_what_they_handle() {
 
 #[test]
 fn dependencies_are_explained() {
-    let mut names = dependencies(&read("Cargo.toml"));
-    names.extend(dependencies(&read("crates/kv/Cargo.toml")));
+    let mut manifests = vec!["Cargo.toml".to_owned()];
+    for folder in ["crates", "tests", "benches"] {
+        collect(folder, "Cargo.toml", &mut manifests);
+    }
+    let names = manifests.iter().flat_map(|path| dependencies(&read(path))).collect();
     assert_tidy(&dependency_complaints(&names, &read("docs/dependencies.md")));
 }
 
