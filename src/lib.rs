@@ -1,9 +1,9 @@
 //! Causerie, a Matrix homeserver for team chat.
 //!
 //! The modules are listed in the order of dependency, the highest first: a module may name those
-//! below it and never one above it. `tests/tidy.rs` reads this list and enforces it; the blank
-//! lines keep rustfmt from sorting it. What each layer is for and how an event passes through them
-//! is told in `ARCHITECTURE.md`.
+//! below it and never one above it. `tests/tidy.rs` reads this list and enforces it (and rustfmt is
+//! told not to sort it). What each layer is for and how an event passes through them is told in
+//! `ARCHITECTURE.md`.
 
 // The command line: `serve`, `check-config`, `admin …`, `fsck`.
 pub mod cli;
