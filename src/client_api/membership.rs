@@ -55,8 +55,8 @@ pub async fn joined_members(
     let members = members::joined_members(&app.rooms, auth.user_id, request.room_id).await?;
     let joined = members.into_iter().map(|(user_id, profile)| {
         let member = assign!(RoomMember::new(), {
-            display_name: profile.display_name,
-            avatar_url: profile.avatar_url.map(Into::into),
+            display_name: profile.displayname,
+            avatar_url: profile.avatar_url,
         });
         (user_id, member)
     });
