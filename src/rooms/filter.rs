@@ -12,9 +12,7 @@ use std::collections::HashSet;
 
 use ruma::{
     OwnedRoomId, RoomId, UserId,
-    api::client::filter::{
-        Filter as PlainFilter, LazyLoadOptions, RoomEventFilter, UrlFilter,
-    },
+    api::client::filter::{Filter as PlainFilter, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 
 use super::StoredEvent;
@@ -46,8 +44,7 @@ struct Types {
 
 impl Types {
     fn compile(names: &[String], interner: &Interner) -> Self {
-        let (patterns, exact): (Vec<_>, Vec<_>) =
-            names.iter().partition(|name| name.contains('*'));
+        let (patterns, exact): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.contains('*'));
         Self {
             exact: exact.into_iter().map(|name| interner.event_type(name)).collect(),
             patterns: patterns.into_iter().cloned().collect(),

@@ -140,8 +140,8 @@ impl FromStr for PaginationToken {
 fn parse(token: &str) -> Option<PaginationToken> {
     if let Some(rest) = token.strip_prefix('s') {
         let (epoch, position) = rest.split_once('_')?;
-        let is_epoch = (1..=16).contains(&epoch.len())
-            && epoch.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_epoch =
+            (1..=16).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_hexdigit());
         return is_epoch.then_some(PaginationToken::live(parse_position(position)?));
     }
     let after = token.starts_with('t');

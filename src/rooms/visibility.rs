@@ -188,11 +188,7 @@ impl Viewer {
 
     /// Whether the reader may see an event. Never one that was rejected or soft-failed, nor one
     /// whose state is not known.
-    pub fn may_see(
-        &mut self,
-        reader: &Reader<'_>,
-        event: &StoredEvent,
-    ) -> Result<bool, ApiError> {
+    pub fn may_see(&mut self, reader: &Reader<'_>, event: &StoredEvent) -> Result<bool, ApiError> {
         let flags = event.record.flags;
         if [EventFlags::REJECTED, EventFlags::SOFT_FAILED, EventFlags::OUTLIER]
             .into_iter()

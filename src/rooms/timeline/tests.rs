@@ -30,10 +30,30 @@ fn a_sync_token_is_the_place_after_its_position() {
 #[test]
 fn garbage_is_no_token() {
     for text in [
-        "", "t", "p", "s", "t1", "t1_", "t_7", "t2_7", "t1_7_8", "t1_-7", "t1_+7", "t1_7 ", " t1_7",
-        "x1_7", "T1_7", "sa5_", "s_7", "s+5_7", "sa5_4x", "s11111111111111111_1",
+        "",
+        "t",
+        "p",
+        "s",
+        "t1",
+        "t1_",
+        "t_7",
+        "t2_7",
+        "t1_7_8",
+        "t1_-7",
+        "t1_+7",
+        "t1_7 ",
+        " t1_7",
+        "x1_7",
+        "T1_7",
+        "sa5_",
+        "s_7",
+        "s+5_7",
+        "sa5_4x",
+        "s11111111111111111_1",
         // The numbers of positions that are not known yet, and more than a number can be.
-        "t1_18446744073709551615", "t1_18446744073709486080", "t1_99999999999999999999",
+        "t1_18446744073709551615",
+        "t1_18446744073709486080",
+        "t1_99999999999999999999",
         "s1_18446744073709551615",
     ] {
         let error = text.parse::<PaginationToken>().unwrap_err();
