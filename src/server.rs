@@ -194,8 +194,8 @@ async fn bind(listener: &config::Listener) -> Result<Listener, ListenError> {
         }
     };
     let tls = listener.tls.as_ref();
-    let tls = tls
-        .map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
+    let tls =
+        tls.map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
     Listener::bind(&address, tls.as_ref(), ListenerSettings::default()).await
 }
 
@@ -203,10 +203,9 @@ async fn bind(listener: &config::Listener) -> Result<Listener, ListenError> {
 fn health(store: &Store) -> Response {
     let (status, body) = match store.status() {
         Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
-        Status::ReadOnly(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            json!({ "status": "read-only", "reason": reason }),
-        ),
+        Status::ReadOnly(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "read-only", "reason": reason }))
+        }
     };
     let mut response = Response::new(body.to_string().into());
     *response.status_mut() = status;

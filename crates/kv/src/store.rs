@@ -166,7 +166,8 @@ impl Store {
     /// As [`Store::memory`].
     pub fn memory_with_faults(families: &[ColumnFamily], faults: Option<IoFault>) -> Self {
         let engine = Engine::Memory(Memory::new(families));
-        Self::start(engine, families, (true, faults)).expect("only a thread for it could be missing")
+        Self::start(engine, families, (true, faults))
+            .expect("only a thread for it could be missing")
     }
 
     fn start(
