@@ -18,6 +18,7 @@ mod push_rules;
 mod registration;
 pub mod secret;
 mod sessions;
+mod tags;
 pub mod uiaa;
 
 use std::sync::Arc;
@@ -34,8 +35,9 @@ pub use self::{
     login::{Login, LoginAttempt},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
-    registration::{Registered, Registration, RegistrationAttempt},
+    registration::{Registration, RegistrationAttempt},
     sessions::{IssuedSession, NewSession, Sessions},
+    tags::Tags,
     uiaa::Uiaa,
 };
 use crate::{
@@ -63,6 +65,7 @@ struct Parts {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    tags: Tags,
     filters: Filters,
 }
 
@@ -81,6 +84,7 @@ impl Users {
         Self(Arc::new(Parts {
             profiles: Profiles::new(store.clone(), config),
             push_rules: PushRules::new(account_data.clone()),
+            tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),
             store,
             interner,
@@ -138,6 +142,11 @@ impl Users {
     /// Push rules.
     pub fn push_rules(&self) -> &PushRules {
         &self.0.push_rules
+    }
+
+    /// Tags of rooms.
+    pub fn tags(&self) -> &Tags {
+        &self.0.tags
     }
 
     /// Stored filters.

@@ -55,7 +55,11 @@ impl Passwords {
     }
 
     /// Whether the password fits. Takes as long where there is none stored.
-    pub(super) async fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, ApiError> {
+    pub(super) async fn verify(
+        &self,
+        password: &str,
+        stored: Option<&str>,
+    ) -> Result<bool, ApiError> {
         if password.len() > PASSWORD_BYTES_MAX {
             return Ok(false);
         }
