@@ -101,6 +101,8 @@ impl Registration {
         attempt: RegistrationAttempt<'_>,
         address: ClientAddress,
     ) -> Result<OwnedUserId, ApiError> {
+        let password =
+            attempt.password.ok_or_else(|| ApiError::missing_param("`password` is missing"))?;
         self.0.by_address.check(address.limit_key())?;
         let user_id = match attempt.username {
             Some(username) => self.check_username(username).await?,
@@ -109,8 +111,6 @@ impl Registration {
                 self.0.accounts.new_user_id(&name)?
             }
         };
-        let password =
-            attempt.password.ok_or_else(|| ApiError::missing_param("`password` is missing"))?;
         let password_hash = self.0.accounts.hash_password(password).await?;
         for _ in 0..ATTEMPTS {
             let batch = self.use_token(attempt.token.as_deref()).await?;
