@@ -11,11 +11,17 @@ pub mod cli;
 // What clients call.
 pub mod client_api;
 
-// Accounts, sessions, profiles, account data.
+// What other servers call.
+pub mod federation_api;
+
+// Accounts, sessions and what is a user's own.
 pub mod users;
 
 // The event graph: events, state, the one commit.
 pub mod rooms;
+
+// What this server is to other servers: its keys.
+pub mod federation;
 
 // All tables as typed constants, the rows in them, and what wakes a reader.
 pub mod storage;

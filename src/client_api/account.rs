@@ -4,24 +4,21 @@
 
 use std::sync::Arc;
 
-use ruma::{
-    UserId,
-    api::client::{
-        account::{
-            ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity,
-            deactivate, get_3pids, get_username_availability,
-            register::{self, RegistrationKind},
-            whoami,
-        },
-        uiaa::AuthData,
+use ruma::api::client::{
+    account::{
+        ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity, deactivate,
+        get_3pids, get_username_availability,
+        register::{self, RegistrationKind},
+        whoami,
     },
+    uiaa::AuthData,
 };
 
 use super::{ClientApi, uiaa};
 use crate::{
     error::ApiError,
     http::{MaybeRequester, NoAuth, Requester},
-    users::{NewSession, RegistrationAttempt, Selection, secret, uiaa::Operation},
+    users::{NewSession, RegistrationAttempt, Selection, in_rooms, secret, uiaa::Operation},
 };
 
 /// `POST /_matrix/client/v3/register`
@@ -137,16 +134,9 @@ pub(super) async fn deactivate(
     let operation = (operation.0, operation.1.as_slice());
     uiaa::check_password(&app, &requester, request.auth.as_ref(), operation).await?;
     app.users.deactivate(&requester.user_id, request.erase).await?;
-    leave_rooms(&app, &requester.user_id).await?;
+    in_rooms::leave_all(&app.rooms, &requester.user_id).await?;
     // No identity server was ever asked to bind anything.
     Ok(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::Success))
-}
-
-/// Takes a user who is no more out of all rooms.
-// TODO: waits for `Rooms` in `ClientApi`.
-#[expect(clippy::unused_async, reason = "leaving rooms is to be joined here")]
-async fn leave_rooms(_app: &ClientApi, _user_id: &UserId) -> Result<(), ApiError> {
-    Ok(())
 }
 
 /// `GET /_matrix/client/v3/account/3pid`

@@ -12,7 +12,7 @@ use ruma::{
     serde::Raw,
 };
 
-use super::{ClientApi, check_self};
+use super::{ClientApi, account_routes::check_self};
 use crate::{error::ApiError, http::Requester};
 
 /// `GET /_matrix/client/v3/user/{userId}/account_data/{type}`

@@ -4,22 +4,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ruma::{
-    RoomVersionId,
-    api::{
-        client::discovery::{
-            discover_homeserver,
-            get_capabilities::{
-                self,
-                v3::{
-                    Capabilities, ProfileFieldsCapability, RoomVersionStability,
-                    RoomVersionsCapability, ThirdPartyIdChangesCapability,
-                },
+use ruma::api::{
+    client::discovery::{
+        discover_homeserver,
+        get_capabilities::{
+            self,
+            v3::{
+                Capabilities, ProfileFieldsCapability, RoomVersionStability,
+                RoomVersionsCapability, ThirdPartyIdChangesCapability,
             },
-            get_supported_versions,
         },
-        federation::discovery::discover_homeserver as discover_federation,
+        get_supported_versions,
     },
+    federation::discovery::discover_homeserver as discover_federation,
 };
 use url::Url;
 
@@ -27,6 +24,7 @@ use super::ClientApi;
 use crate::{
     error::ApiError,
     http::{MaybeRequester, NoAuth, Requester},
+    rooms::CREATABLE_VERSIONS,
 };
 
 /// Each version by itself: clients look for one by its exact name.
@@ -37,17 +35,6 @@ const VERSIONS: [&str; 19] = [
 
 /// Only what works.
 const UNSTABLE_FEATURES: [&str; 2] = ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
-
-/// The versions in which rooms are made and kept.
-const ROOM_VERSIONS: [RoomVersionId; 7] = [
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
-];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
@@ -99,8 +86,10 @@ pub(super) async fn get_capabilities(
     _auth: Requester,
     _request: get_capabilities::v3::Request,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
-    let available: BTreeMap<_, _> =
-        ROOM_VERSIONS.into_iter().map(|version| (version, RoomVersionStability::Stable)).collect();
+    let available: BTreeMap<_, _> = CREATABLE_VERSIONS
+        .into_iter()
+        .map(|version| (version, RoomVersionStability::Stable))
+        .collect();
     let default = app.config.rooms.default_version.clone();
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(default, available);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ruma::api::client::filter::{create_filter, get_filter};
 
-use super::{ClientApi, check_self};
+use super::{ClientApi, account_routes::check_self};
 use crate::{error::ApiError, http::Requester};
 
 /// `POST /_matrix/client/v3/user/{userId}/filter`

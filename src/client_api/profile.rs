@@ -12,11 +12,11 @@ use ruma::{
     profile::ProfileFieldValue,
 };
 
-use super::{ClientApi, check_self};
+use super::{ClientApi, account_routes::check_self};
 use crate::{
     error::ApiError,
     http::{NoAuth, Requester},
-    users::{Profile, is_in_rooms},
+    users::{Profile, in_rooms, is_in_rooms},
 };
 
 /// `GET /_matrix/client/v3/profile/{userId}`
@@ -82,16 +82,14 @@ async fn look_up(app: &ClientApi, user_id: &UserId) -> Result<Profile, ApiError>
 }
 
 /// Passes a new display name or avatar on to the member events of the user's rooms.
-// TODO: waits for `Rooms` in `ClientApi`: `rooms.update_profile(user_id, display_name, avatar_url)`.
-#[expect(clippy::unused_async, reason = "the rooms are to be joined here")]
 async fn update_rooms(
-    _app: &ClientApi,
-    _user_id: &UserId,
+    app: &ClientApi,
+    user_id: &UserId,
     field: &str,
     profile: &Profile,
 ) -> Result<(), ApiError> {
     if is_in_rooms(field) {
-        let (_display_name, _avatar_url) = (profile.display_name(), profile.avatar_url());
+        in_rooms::tell_profile(&app.rooms, user_id, profile).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ruma::api::client::tag::{create_tag, delete_tag, get_tags};
 
-use super::{ClientApi, check_self};
+use super::{ClientApi, account_routes::check_self};
 use crate::{error::ApiError, http::Requester};
 
 /// `GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags`

@@ -147,9 +147,9 @@ impl Service<Request> for App {
     }
 }
 
-/// A panic is a bug of ours, but one request's only.
+/// A panic is a bug of ours, but one request's only. The process's panic hook has counted it and
+/// logged its place.
 fn panicked(panic: &(dyn Any + Send)) -> Response {
-    metrics::counter!("panics_total").increment(1);
     let text = panic
         .downcast_ref::<&str>()
         .copied()

@@ -111,17 +111,18 @@ pub struct RawRequest {
 pub struct Routes<S> {
     state: Arc<S>,
     router: Router,
-    routes: Vec<Route>,
+    list: Vec<Route>,
 }
 
 impl<S: Send + Sync + 'static> Routes<S> {
     /// No routes yet.
     pub fn new(state: Arc<S>) -> Self {
-        Self { state, router: Router::new(), routes: Vec::new() }
+        Self { state, router: Router::new(), list: Vec::new() }
     }
 
     /// Adds an endpoint.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "routes are no numbers")]
     pub fn add<A, R, H, F>(self, handler: H) -> Self
     where
         A: Authentication<S> + Fits<R::Authentication>,
@@ -157,8 +158,9 @@ impl<S: Send + Sync + 'static> Routes<S> {
         H: Fn(Arc<S>, A, R) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response, ApiError>> + Send + 'static,
     {
-        let paths: Vec<_> =
-            R::PATH_BUILDER.all_paths().chain(options.more_paths.iter().copied()).collect();
+        let history = R::PATH_BUILDER;
+        let known = history.all_paths();
+        let paths: Vec<_> = options.more_paths.iter().copied().chain(known).collect();
         let state = Arc::clone(&self.state);
         self.register(&R::METHOD, &paths, move |request| {
             let (state, handler) = (Arc::clone(&state), handler.clone());
@@ -171,8 +173,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
         })
     }
 
-    /// Adds an endpoint that ruma does not know or that streams its body. The head is
-    /// authenticated; [`Authentication::verify_body`] is not called.
+    /// Adds an endpoint that ruma does not know or that streams its body; the last path names it in
+    /// the metrics. The head is authenticated; [`Authentication::verify_body`] is not called.
     #[must_use]
     pub fn add_raw<A, H, F>(self, method: &Method, paths: &[&'static str], handler: H) -> Self
     where
@@ -185,8 +187,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
             let (state, handler) = (Arc::clone(&state), handler.clone());
             async move {
                 let (mut head, body) = request.into_parts();
-                let auth = A::from_head(&state, &head).await?;
                 let path_arguments = path_arguments(&mut head).await?;
+                let auth = A::from_head(&state, &head).await?;
                 handler(state, auth, RawRequest { head, path_arguments, body }).await
             }
         })
@@ -194,7 +196,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
 
     /// Every method and path, in the order they were added.
     pub fn list(&self) -> &[Route] {
-        &self.routes
+        &self.list
     }
 
     /// The router; merge those of several states, then wrap them in an [`App`](crate::http::App).
@@ -207,7 +209,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
         H: Fn(Request) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response, ApiError>> + Send + 'static,
     {
-        // ruma lists the newest stable path last.
+        // The last one names it: ruma lists the newest stable path last.
         let Some(pattern) = paths.last().copied() else { return self };
         let filter = MethodFilter::try_from(method.clone())
             .expect("every endpoint's method is one of the standard ones");
@@ -221,10 +223,10 @@ impl<S: Send + Sync + 'static> Routes<S> {
         });
         for path in paths.iter().copied() {
             let route = Route { path, method: method.to_string() };
-            if self.routes.contains(&route) {
+            if self.list.contains(&route) {
                 continue;
             }
-            self.routes.push(route);
+            self.list.push(route);
             self.router =
                 self.router.route(&number_variables(path), on_service(filter, service.clone()));
         }
@@ -248,8 +250,8 @@ where
     R: IncomingRequest,
 {
     let (mut head, body) = request.into_parts();
-    let mut auth = A::from_head(state, &head).await?;
     let arguments = path_arguments(&mut head).await?;
+    let mut auth = A::from_head(state, &head).await?;
     let body = if head.method == Method::GET || head.method == Method::HEAD {
         Bytes::new()
     } else {
@@ -281,5 +283,9 @@ async fn path_arguments(head: &mut Parts) -> Result<Vec<String>, ApiError> {
     let arguments = RawPathParams::from_request_parts(head, &())
         .await
         .map_err(|_| ApiError::invalid_param("The path is not valid UTF-8 once percent-decoded"))?;
+    // The router takes `//` for a variable that is empty; no endpoint means that.
+    if arguments.iter().any(|(_, value)| value.is_empty()) {
+        return Err(ApiError::unrecognized("Unrecognized request"));
+    }
     Ok(arguments.iter().map(|(_, value)| value.to_owned()).collect())
 }

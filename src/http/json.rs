@@ -97,7 +97,7 @@ struct Scanner<'a> {
     keys: Vec<Cow<'a, str>>,
 }
 
-impl<'a> Scanner<'a> {
+impl Scanner<'_> {
     fn document(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         if self.bytes.get(self.at).is_some_and(|byte| *byte != b'{') {

@@ -193,14 +193,17 @@ impl Server {
     ) {
         let open = metrics::gauge!("http_connections");
         open.increment(1.0);
+        // Boxed, so that no connection carries the space of the other kinds or of the handshake.
         match (stream, &self.tls) {
-            (Stream::Unix(stream), _) => self.requests(stream, Peer::Unix, shutdown).await,
+            (Stream::Unix(stream), _) => {
+                Box::pin(self.requests(stream, Peer::Unix, shutdown)).await;
+            }
             (Stream::Tcp(stream, address), None) => {
-                self.requests(stream, Peer::Tcp(address), shutdown).await;
+                Box::pin(self.requests(stream, Peer::Tcp(address), shutdown)).await;
             }
             (Stream::Tcp(stream, address), Some(tls)) => {
-                let handshake = timeout(self.settings.head_duration_max, tls.accept(stream)).await;
-                match handshake {
+                let handshake = Box::pin(tls.accept(stream));
+                match timeout(self.settings.head_duration_max, handshake).await {
                     Ok(Ok(stream)) => {
                         Box::pin(self.requests(stream, Peer::Tcp(address), shutdown)).await;
                     }
@@ -236,12 +239,11 @@ impl Server {
             ended = connection.as_mut() => Some(ended),
             () = stopped(&mut shutdown) => None,
         };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                timeout(self.settings.drain_max, connection).await.unwrap_or(Ok(()))
-            }
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            connection.as_mut().graceful_shutdown();
+            timeout(self.settings.drain_max, connection).await.unwrap_or(Ok(()))
         };
         if let Err(error) = ended {
             // Clients go away all the time: nothing an operator could act on.

@@ -1,3 +1,362 @@
-//! The event graph of rooms.
+//! The event graph: rooms, their events and their state.
+//!
+//! Every event, local or remote, enters through one commit ([`commit`]). The path of a local event:
+//! [`send`] takes the room's lock, decides on the room's [`head`] with pure functions, and commits.
+//!
+//! `rooms` never calls `sync`, `users` or `client_api`: those look at what was committed.
 
+pub mod alias;
+mod auth;
+mod commit;
+pub mod compose;
+pub mod create;
+pub mod directory;
+mod draft;
+pub mod event;
+pub mod filter;
+mod head;
+pub mod history;
+mod levels;
+pub mod members;
+pub mod membership;
+pub mod receive;
+mod redaction;
+pub mod render;
+mod resolve;
+pub mod send;
 pub mod state;
+pub mod state_view;
+pub mod timeline;
+mod validate;
+pub mod visibility;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, ops::Deref, sync::Arc};
+
+use kv::{Reader, Store};
+use parking_lot::Mutex;
+use quick_cache::{Weighter, sync::Cache};
+use ruma::{
+    EventId, OwnedRoomId, RoomId, RoomVersionId, ServerName, UserId,
+    room_version_rules::RoomVersionRules,
+};
+
+pub(crate) use self::validate::redacts_of;
+pub use self::{
+    compose::NewEvent,
+    event::{Pdu, StoredEvent},
+    receive::Outcome,
+    send::{Sent, Transaction},
+};
+use self::{event::hash_of_event_id, head::Head};
+use crate::{
+    error::ApiError,
+    federation::server_keys::Signer,
+    id::{EventNid, Interner, RoomNid},
+    storage::{
+        rows::{Membership, MembershipRow},
+        schema::rooms::{
+            EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERSHIPS,
+            MembershipKey, ROOMS,
+        },
+    },
+    time::Clock,
+};
+
+/// The versions in which this server makes rooms.
+pub const CREATABLE_VERSIONS: [RoomVersionId; 7] = [
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
+
+/// What `rooms` is built from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The store.
+    pub store: Store,
+    /// Makes the numbers of rooms, users and state keys.
+    pub interner: Interner,
+    /// Signs the events that are built here.
+    pub signer: Arc<Signer>,
+    /// The time.
+    pub clock: Clock,
+    /// The version of new rooms.
+    pub default_version: RoomVersionId,
+    /// How many bytes of events are kept in memory.
+    pub event_cache_bytes: u64,
+}
+
+/// The event graph: a handle that is cheap to clone.
+#[derive(Clone)]
+pub struct Rooms(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    rooms: Mutex<HashMap<RoomNid, Room>>,
+    events: Cache<EventKey, Arc<StoredEvent>, EventWeight>,
+    /// Counts redactions: an event that was read before one is not cached after it.
+    redactions: std::sync::atomic::AtomicU64,
+}
+
+#[derive(Clone)]
+struct EventWeight;
+
+impl Weighter<EventKey, Arc<StoredEvent>> for EventWeight {
+    fn weight(&self, _: &EventKey, event: &Arc<StoredEvent>) -> u64 {
+        // The JSON, its content once more, and about what the rest of the structures takes.
+        2 * event.pdu.json().len() as u64 + 600
+    }
+}
+
+/// A room of this server: what it is, and the lock that its writer holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Room(Arc<RoomParts>);
+
+/// The fixed facts of a room.
+#[derive(Debug)]
+pub struct RoomParts {
+    /// Its number.
+    pub nid: RoomNid,
+    /// Its id.
+    pub id: OwnedRoomId,
+    /// Its version.
+    pub version: RoomVersionId,
+    /// The rules of its version.
+    pub rules: RoomVersionRules,
+    /// The head, once it is loaded. Whoever holds this lock is the room's writer.
+    head: Arc<tokio::sync::Mutex<Option<Head>>>,
+}
+
+impl Deref for Room {
+    type Target = RoomParts;
+
+    fn deref(&self) -> &RoomParts {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Room({})", self.id)
+    }
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Rooms")
+    }
+}
+
+impl Rooms {
+    /// Builds the handle.
+    pub fn new(parts: Parts) -> Self {
+        let bytes = parts.event_cache_bytes;
+        let items = usize::try_from(bytes / 1500).unwrap_or(usize::MAX).max(16);
+        let events = Cache::with_weighter(items, bytes, EventWeight);
+        Self(Arc::new(Inner { parts, rooms: Mutex::default(), events, redactions: 0.into() }))
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    /// What makes the numbers of rooms, users and state keys.
+    pub fn interner(&self) -> &Interner {
+        &self.0.parts.interner
+    }
+
+    /// The name of this server.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.parts.signer.server_name
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &Clock {
+        &self.0.parts.clock
+    }
+
+    /// The version of new rooms.
+    pub fn default_version(&self) -> &RoomVersionId {
+        &self.0.parts.default_version
+    }
+
+    fn signer(&self) -> &Arc<Signer> {
+        &self.0.parts.signer
+    }
+
+    /// The room with this id, if this server has it.
+    pub async fn room(&self, room_id: &RoomId) -> Result<Option<Room>, ApiError> {
+        let nid = self.interner().room(room_id);
+        if let Some(room) = self.0.rooms.lock().get(&nid) {
+            return Ok(Some(room.clone()).filter(|room| room.id == room_id));
+        }
+        let rooms = self.clone();
+        let room = self.store().read(move |reader| rooms.room_by_nid(reader, nid)).await?;
+        Ok(room.filter(|room| room.id == room_id))
+    }
+
+    /// [`Rooms::room`], where a missing room is an error to tell the client.
+    pub async fn known_room(&self, room_id: &RoomId) -> Result<Room, ApiError> {
+        self.room(room_id)
+            .await?
+            .ok_or_else(|| ApiError::not_found(format!("The room {room_id} is not known here")))
+    }
+
+    /// The room with this number, inside a read step.
+    pub fn room_by_nid(&self, reader: &Reader<'_>, nid: RoomNid) -> Result<Option<Room>, ApiError> {
+        if let Some(room) = self.0.rooms.lock().get(&nid) {
+            return Ok(Some(room.clone()));
+        }
+        let Some(row) = reader.get(&ROOMS, &nid)? else {
+            return Ok(None);
+        };
+        let room = Room::new(nid, row.0.room_id, row.0.version)?;
+        Ok(Some(self.0.rooms.lock().entry(nid).or_insert(room).clone()))
+    }
+
+    /// An event of a room by its number.
+    pub fn event(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event: EventNid,
+    ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let key = EventKey { room: room.nid, event };
+        if let Some(event) = self.0.events.get(&key) {
+            return Ok(Some(event));
+        }
+        let redactions = self.0.redactions.load(SeqCst);
+        let Some(record) = reader.get(&EVENT_RECORDS, &key)? else {
+            return Ok(None);
+        };
+        let Some(json) = reader.get(&EVENTS, &key)? else {
+            return Err(corrupt("events", event, "a record without an event"));
+        };
+        let event_id = event::event_id_of_hash(&record.hash, &room.rules);
+        let pdu = Pdu::parse(json.0, event_id, room.id.clone(), &room.rules)
+            .map_err(|error| corrupt("events", event, &error.to_string()))?
+            .with_flags(record.flags);
+        let stored = Arc::new(StoredEvent { nid: event, record, pdu });
+        self.0.events.insert(key.clone(), stored.clone());
+        if self.0.redactions.load(SeqCst) != redactions {
+            // What was read may be the text that was redacted meanwhile.
+            self.0.events.remove(&key);
+        }
+        Ok(Some(stored))
+    }
+
+    /// An event that something stored refers to: its absence is a defect of the store.
+    fn stored_event(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event: EventNid,
+    ) -> Result<Arc<StoredEvent>, ApiError> {
+        self.event(reader, room, event)?
+            .ok_or_else(|| corrupt("event_records", event, "an event that is referred to"))
+    }
+
+    /// The number of an event of a room.
+    pub fn event_nid(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<Option<EventNid>, ApiError> {
+        let Some(hash) = hash_of_event_id(event_id) else {
+            return Ok(None);
+        };
+        Ok(reader.get(&EVENTS_BY_HASH, &EventHashKey { room: room.nid, hash })?)
+    }
+
+    /// An event of a room by its id. An event of another room is not found.
+    pub fn event_by_id(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+        match self.event_nid(reader, room, event_id)? {
+            Some(event) => self.event(reader, room, event),
+            None => Ok(None),
+        }
+    }
+
+    /// What a user is to a room now.
+    pub fn membership(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        user_id: &UserId,
+    ) -> Result<Option<MembershipRow>, ApiError> {
+        let key = MembershipKey { user_id: user_id.to_string(), room: room.nid };
+        Ok(reader.get(&MEMBERSHIPS, &key)?)
+    }
+
+    /// Whether a user has joined a room.
+    pub fn is_joined(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        user_id: &UserId,
+    ) -> Result<bool, ApiError> {
+        let row = self.membership(reader, room, user_id)?;
+        Ok(row.is_some_and(|row| row.membership == Membership::Join))
+    }
+
+    /// [`Rooms::is_joined`] outside of a read step.
+    pub async fn has_joined(&self, room: &Room, user_id: &UserId) -> Result<bool, ApiError> {
+        let (rooms, room, user_id) = (self.clone(), room.clone(), user_id.to_owned());
+        self.store().read(move |reader| rooms.is_joined(reader, &room, &user_id)).await
+    }
+
+    /// Whether everybody may read the room: its history is world-readable now.
+    pub async fn is_open(&self, room: &Room) -> Result<bool, ApiError> {
+        self.write(room, |draft| {
+            let event = draft.current("m.room.history_visibility", "")?;
+            let visibility: Option<String> =
+                event.and_then(|event| event.pdu.content_field("history_visibility"));
+            Ok(visibility.as_deref() == Some("world_readable"))
+        })
+        .await
+    }
+
+    /// Forgets what is cached of an event that was redacted.
+    fn event_was_redacted(&self, room: RoomNid, event: EventNid) {
+        self.0.redactions.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.0.events.remove(&EventKey { room, event });
+    }
+
+    /// Remembers events that were just committed: the next readers want them.
+    fn cache_event(&self, room: RoomNid, event: Arc<StoredEvent>) {
+        self.0.events.insert(EventKey { room, event: event.nid }, event);
+    }
+
+    fn add_room(&self, room: &Room) {
+        self.0.rooms.lock().insert(room.nid, room.clone());
+    }
+}
+
+impl Room {
+    fn new(nid: RoomNid, id: OwnedRoomId, version: RoomVersionId) -> Result<Self, ApiError> {
+        let rules = version
+            .rules()
+            .ok_or_else(|| ApiError::internal_text(format!("room version {version} of {id}")))?;
+        let head = Arc::default();
+        Ok(Self(Arc::new(RoomParts { nid, id, version, rules, head })))
+    }
+}
+
+fn corrupt(table: &'static str, event: EventNid, reason: &str) -> ApiError {
+    kv::Error::Corrupt { table, key: format!("event {}", event.0), reason: reason.to_owned() }
+        .into()
+}

@@ -1,8 +1,8 @@
 //! Users: accounts, their sessions and devices, and what is stored for them.
 //!
 //! Called by the client-server API, by sync and by the admin commands. Reads are single steps on
-//! the store; writes are checked against what they were decided on. Nothing here knows rooms: a
-//! caller passes on what rooms must learn (a new display name, a deactivation).
+//! the store; writes are checked against what they were decided on. Only `in_rooms` knows rooms: the
+//! handlers call it with what rooms must learn (a new display name, a deactivation).
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
@@ -11,6 +11,7 @@ mod accounts;
 mod deactivation;
 mod devices;
 mod filters;
+pub mod in_rooms;
 mod login;
 mod passwords;
 mod profiles;
@@ -67,6 +68,12 @@ struct Parts {
     push_rules: PushRules,
     tags: Tags,
     filters: Filters,
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Users")
+    }
 }
 
 impl Users {

@@ -24,10 +24,8 @@ async fn get(server: &TestServer, user: &TestUser, kind: &str) -> Answer {
 
 /// As if the user had joined the room.
 async fn join(server: &TestServer, user: &TestUser, room_id: &RoomId) {
-    let key = MembershipKey {
-        user_id: user.user_id.to_string(),
-        room: server.interner.room(room_id),
-    };
+    let key =
+        MembershipKey { user_id: user.user_id.to_string(), room: server.interner.room(room_id) };
     let row = MembershipRow {
         membership: Membership::Join,
         event: causerie::id::EventNid(1),

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use causerie::{
-    config::RateLimit,
-    http::ClientAddress,
-    storage::topic,
-};
+use causerie::{config::RateLimit, http::ClientAddress, storage::topic};
 use serde_json::{Value, json};
 
 use crate::harness::{PASSWORD, TestServer, TestUser, login_body, password_stage};
@@ -52,7 +48,13 @@ async fn two_sessions(server: &TestServer) -> (TestUser, TestUser) {
     (first, second)
 }
 
-async fn confirmed(server: &TestServer, user: &TestUser, method: http::Method, path: &str, mut body: Value) {
+async fn confirmed(
+    server: &TestServer,
+    user: &TestUser,
+    method: http::Method,
+    path: &str,
+    mut body: Value,
+) {
     let challenge = server.call(method.clone(), path).token(&user.token).json(body.clone());
     let session = challenge.send().await.body["session"].as_str().unwrap().to_owned();
     body["auth"] = password_stage("alice", PASSWORD, &session);

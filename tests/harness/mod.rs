@@ -7,10 +7,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use causerie::{
-    client_api::{ClientApi, account_routes},
+    client_api::{ClientApi, RateLimits, routes},
     config::Config,
-    http::{App, AppSettings, Peer, Routes},
+    federation::server_keys::Signer,
+    http::{App, AppSettings, Peer},
     id::Interner,
+    rooms::{Parts, Rooms},
     storage::schema::FAMILIES,
     time::Clock,
     users::Users,
@@ -18,7 +20,7 @@ use causerie::{
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kv::Store;
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName, signatures::Ed25519KeyPair};
 use serde_json::{Value, json};
 
 /// The password of every test user.
@@ -31,6 +33,7 @@ pub(crate) struct TestServer {
     pub(crate) interner: Interner,
     pub(crate) clock: Clock,
     pub(crate) users: Users,
+    pub(crate) rooms: Rooms,
 }
 
 /// A user with a session.
@@ -132,10 +135,12 @@ impl TestServer {
     fn build(config: Arc<Config>, store: Store, clock: Clock) -> Self {
         let interner = Interner::new([7; 16]);
         let users = Users::new(store.clone(), interner, &config, clock.clone());
-        let api = Arc::new(ClientApi { config, users: users.clone() });
-        let router = account_routes(Routes::new(api)).into_router();
+        let rooms = rooms(&config, &store, interner, &clock);
+        let limits = RateLimits::new(&config.rate_limits);
+        let api = ClientApi { config, users: users.clone(), rooms: rooms.clone(), limits };
+        let router = routes(Arc::new(api)).into_router();
         let app = App::new(router, AppSettings::default());
-        Self { app, store, interner, clock, users }
+        Self { app, store, interner, clock, users, rooms }
     }
 
     /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.
@@ -194,6 +199,20 @@ impl TestServer {
     pub(crate) fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
+}
+
+fn rooms(config: &Config, store: &Store, interner: Interner, clock: &Clock) -> Rooms {
+    let der = Ed25519KeyPair::generate();
+    let key_pair = Ed25519KeyPair::from_der(&der, "1".to_owned()).unwrap();
+    let signer = Signer { server_name: config.server.name.clone(), key_pair };
+    Rooms::new(Parts {
+        store: store.clone(),
+        interner,
+        signer: Arc::new(signer),
+        clock: clock.clone(),
+        default_version: config.rooms.default_version.clone(),
+        event_cache_bytes: 1 << 20,
+    })
 }
 
 /// The body of a login by password.

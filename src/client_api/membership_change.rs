@@ -1,0 +1,208 @@
+//! Joining, inviting, knocking, leaving, removing, banning, forgetting.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedUserId, RoomOrAliasId, UserId,
+    api::client::{
+        knock::knock_room,
+        membership::{
+            ban_user, forget_room,
+            invite_user::{self, v3::InvitationRecipient},
+            join_room_by_id, join_room_by_id_or_alias, kick_user, leave_room, unban_user,
+        },
+    },
+};
+
+use super::ClientApi;
+use crate::{
+    error::ApiError,
+    http::Requester,
+    rooms::{
+        Room,
+        membership::{Change, MemberProfile},
+    },
+};
+
+/// How long a reason may be, in bytes.
+const REASON_BYTES_MAX: usize = 2000;
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/join`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin>
+pub async fn join_by_id(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: join_room_by_id::v3::Request,
+) -> Result<join_room_by_id::v3::Response, ApiError> {
+    let room = app.rooms.known_room(&request.room_id).await?;
+    join(&app, &room, auth, request.reason).await?;
+    Ok(join_room_by_id::v3::Response::new(request.room_id))
+}
+
+/// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>
+pub async fn join_by_id_or_alias(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: join_room_by_id_or_alias::v3::Request,
+) -> Result<join_room_by_id_or_alias::v3::Response, ApiError> {
+    let room = named_room(&app, &request.room_id_or_alias).await?;
+    join(&app, &room, auth, request.reason).await?;
+    Ok(join_room_by_id_or_alias::v3::Response::new(room.id.clone()))
+}
+
+/// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3knockroomidoralias>
+pub async fn knock(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: knock_room::v3::Request,
+) -> Result<knock_room::v3::Response, ApiError> {
+    app.limits.joins.check(&auth.user_id)?;
+    let room = named_room(&app, &request.room_id_or_alias).await?;
+    let change = own(&app, auth, request.reason).await?;
+    app.rooms.knock(&room, change).await?;
+    Ok(knock_room::v3::Response::new(room.id.clone()))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/invite`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite>
+pub async fn invite(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: invite_user::v3::Request,
+) -> Result<invite_user::v3::Response, ApiError> {
+    let InvitationRecipient::UserId(recipient) = request.recipient else {
+        return Err(ApiError::forbidden("This server invites nobody by e-mail or phone"));
+    };
+    app.limits.invites_per_room.check(&request.room_id)?;
+    app.limits.invites_per_user.check(&recipient.user_id)?;
+    app.limits.invites_per_issuer.check(&auth.user_id)?;
+    let room = app.rooms.known_room(&request.room_id).await?;
+    let profile = member_profile(&app, &recipient.user_id).await?;
+    let target = recipient.user_id;
+    let reason = checked(recipient.reason)?;
+    app.rooms.invite(&room, Change { sender: auth.user_id, target, reason, profile }).await?;
+    Ok(invite_user::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/leave`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave>
+pub async fn leave(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: leave_room::v3::Request,
+) -> Result<leave_room::v3::Response, ApiError> {
+    let room = app.rooms.known_room(&request.room_id).await?;
+    let change = Change::own(auth.user_id, MemberProfile::default(), checked(request.reason)?);
+    app.rooms.leave(&room, change).await?;
+    Ok(leave_room::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/forget`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget>
+pub async fn forget(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: forget_room::v3::Request,
+) -> Result<forget_room::v3::Response, ApiError> {
+    let room = app.rooms.known_room(&request.room_id).await?;
+    app.rooms.forget(&room, &auth.user_id).await?;
+    Ok(forget_room::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/kick`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick>
+pub async fn kick(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: kick_user::v3::Request,
+) -> Result<kick_user::v3::Response, ApiError> {
+    let room = app.rooms.known_room(&request.room_id).await?;
+    app.rooms.kick(&room, on(auth, request.user_id, request.reason)?).await?;
+    Ok(kick_user::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/ban`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidban>
+pub async fn ban(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: ban_user::v3::Request,
+) -> Result<ban_user::v3::Response, ApiError> {
+    let room = app.rooms.known_room(&request.room_id).await?;
+    app.rooms.ban(&room, on(auth, request.user_id, request.reason)?).await?;
+    Ok(ban_user::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/unban`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidunban>
+pub async fn unban(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: unban_user::v3::Request,
+) -> Result<unban_user::v3::Response, ApiError> {
+    let room = app.rooms.known_room(&request.room_id).await?;
+    app.rooms.unban(&room, on(auth, request.user_id, request.reason)?).await?;
+    Ok(unban_user::v3::Response::new())
+}
+
+/// What member events tell of a user of this server; nothing is known of others.
+pub(super) async fn member_profile(
+    app: &ClientApi,
+    user_id: &UserId,
+) -> Result<MemberProfile, ApiError> {
+    if user_id.server_name() != app.rooms.server_name() {
+        return Ok(MemberProfile::default());
+    }
+    let profile = app.users.profiles().get(user_id).await?;
+    Ok(profile.map_or_else(MemberProfile::default, |profile| MemberProfile {
+        displayname: profile.display_name().map(str::to_owned),
+        avatar_url: profile.avatar_url(),
+    }))
+}
+
+async fn join(
+    app: &ClientApi,
+    room: &Room,
+    auth: Requester,
+    reason: Option<String>,
+) -> Result<(), ApiError> {
+    app.limits.joins.check(&auth.user_id)?;
+    app.limits.joins_per_room.check(&room.id)?;
+    let change = own(app, auth, reason).await?;
+    app.rooms.join(room, change).await
+}
+
+async fn own(app: &ClientApi, auth: Requester, reason: Option<String>) -> Result<Change, ApiError> {
+    let profile = member_profile(app, &auth.user_id).await?;
+    Ok(Change::own(auth.user_id, profile, checked(reason)?))
+}
+
+fn on(auth: Requester, target: OwnedUserId, reason: Option<String>) -> Result<Change, ApiError> {
+    let profile = MemberProfile::default();
+    Ok(Change { sender: auth.user_id, target, reason: checked(reason)?, profile })
+}
+
+fn checked(reason: Option<String>) -> Result<Option<String>, ApiError> {
+    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+        return Err(ApiError::invalid_param("A reason has at most 2000 bytes"));
+    }
+    Ok(reason)
+}
+
+async fn named_room(app: &ClientApi, name: &RoomOrAliasId) -> Result<Room, ApiError> {
+    let room_id = match <&ruma::RoomId>::try_from(name) {
+        Ok(room_id) => room_id.to_owned(),
+        Err(_) => {
+            let alias = <&ruma::RoomAliasId>::try_from(name)
+                .map_err(|_| ApiError::invalid_param("This is neither a room id nor an alias"))?;
+            let row = app.rooms.resolve_alias(alias).await?;
+            row.ok_or_else(|| ApiError::not_found(format!("There is no alias {alias} here")))?
+                .room_id
+        }
+    };
+    app.rooms.known_room(&room_id).await
+}

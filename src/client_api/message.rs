@@ -1,0 +1,54 @@
+//! Messages of a room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
+
+use std::sync::Arc;
+
+use kv::Direction;
+use ruma::{
+    api::{Direction as Dir, client::message::get_message_events},
+    assign,
+    serde::Raw,
+};
+
+use super::{
+    ClientApi,
+    read_routes::{asker, bounded},
+};
+use crate::{
+    error::ApiError,
+    http::Requester,
+    rooms::history::{self, MessagesRequest},
+};
+
+/// The most events in a page of history.
+const MESSAGES_MAX: u64 = 1_000;
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/messages`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
+///
+/// At most 1000 events. A page may be empty and still have an `end`: history lies behind it.
+pub async fn get_message_events(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: get_message_events::v3::Request,
+) -> Result<get_message_events::v3::Response, ApiError> {
+    let request = MessagesRequest {
+        room_id: request.room_id,
+        from: request.from.as_deref().map(str::parse).transpose()?,
+        to: request.to.as_deref().map(str::parse).transpose()?,
+        direction: match request.dir {
+            Dir::Forward => Direction::Forward,
+            Dir::Backward => Direction::Backward,
+        },
+        limit: bounded(request.limit, 1, MESSAGES_MAX),
+        filter: request.filter,
+    };
+    let page = history::messages(&app.rooms, asker(auth), request).await?;
+    Ok(assign!(get_message_events::v3::Response::new(), {
+        start: page.start.to_string(),
+        end: page.end.map(|end| end.to_string()),
+        chunk: page.chunk.into_iter().map(Raw::from_json).collect(),
+        state: page.state.into_iter().map(Raw::from_json).collect(),
+    }))
+}

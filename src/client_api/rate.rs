@@ -1,0 +1,49 @@
+//! The rate limits of the client-server API, one limiter for each kind of action.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#rate-limiting>
+
+use crate::{
+    config::{RateLimit, RateLimitsConfig},
+    http::RateLimiter,
+};
+
+/// The limiters of what users do in rooms; those of accounts are with `users`.
+#[derive(Debug)]
+pub struct RateLimits {
+    /// Events and their redactions, by user.
+    pub messages: RateLimiter,
+    /// Joins and knocks, by user.
+    pub joins: RateLimiter,
+    /// Joins, by room.
+    pub joins_per_room: RateLimiter,
+    /// Invites, by room.
+    pub invites_per_room: RateLimiter,
+    /// Invites, by the user who is invited.
+    pub invites_per_user: RateLimiter,
+    /// Invites, by the user who invites.
+    pub invites_per_issuer: RateLimiter,
+    /// New rooms, by user.
+    pub room_creation: RateLimiter,
+}
+
+impl RateLimits {
+    /// From the configuration.
+    pub fn new(config: &RateLimitsConfig) -> Self {
+        let limiter = |limit: &RateLimit| {
+            if config.enabled {
+                RateLimiter::new(limit.per_second, limit.burst)
+            } else {
+                RateLimiter::unlimited()
+            }
+        };
+        Self {
+            messages: limiter(&config.messages),
+            joins: limiter(&config.joins_local),
+            joins_per_room: limiter(&config.joins_per_room),
+            invites_per_room: limiter(&config.invites_per_room),
+            invites_per_user: limiter(&config.invites_per_user),
+            invites_per_issuer: limiter(&config.invites_per_issuer),
+            room_creation: limiter(&config.room_creation),
+        }
+    }
+}

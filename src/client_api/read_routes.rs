@@ -1,0 +1,43 @@
+//! The endpoints that read rooms, in the order of the specification.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
+
+use super::{ClientApi, context, membership, message, room, state};
+use crate::{
+    http::{Options, Requester, Routes},
+    rooms::history::Asker,
+};
+
+/// The state without a state key, with and without the slash that is left of it.
+const EMPTY_STATE_KEY: [&str; 4] = [
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
+];
+
+/// Adds the endpoints that read rooms.
+#[must_use]
+pub fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let state_event = Options::DEFAULT.more_paths(&EMPTY_STATE_KEY);
+    routes
+        .add(room::get_room_event)
+        .add_with(state_event, state::get_state_event_for_key)
+        .add(state::get_state_events)
+        .add(membership::get_member_events)
+        .add(membership::joined_members)
+        .add(membership::joined_rooms)
+        .add(message::get_message_events)
+        .add(context::get_context)
+}
+
+/// Who reads, from who is logged in.
+pub(super) fn asker(auth: Requester) -> Asker {
+    Asker { user_id: auth.user_id, device_id: Some(auth.device_id) }
+}
+
+/// A client's limit within bounds.
+pub(super) fn bounded(limit: ruma::UInt, least: u64, most: u64) -> usize {
+    let limit = u64::from(limit).clamp(least, most);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}

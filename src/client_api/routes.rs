@@ -1,0 +1,50 @@
+//! The whole route table of the client-server API, in the order of the specification.
+
+use std::sync::Arc;
+
+use super::{
+    ClientApi, account_routes::account_routes, alias, create_room, membership_change,
+    read_routes::read_routes, send,
+};
+use crate::http::{Options, Routes};
+
+/// The state without a state key, with and without the slash that is left of it.
+const EMPTY_STATE_KEY: [&str; 4] = [
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
+];
+
+/// All routes of this API.
+pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
+    let routes = Routes::new(state);
+    let routes = account_routes(routes);
+    let routes = read_routes(routes);
+    write_routes(routes)
+}
+
+/// Sending events, making rooms, memberships, aliases.
+fn write_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let event = Options::DEFAULT.event();
+    routes
+        .add_with(event.more_paths(&EMPTY_STATE_KEY), send::send_state)
+        .add_with(event, send::send_message)
+        .add(send::redact)
+        .add(create_room::create_room)
+        .add(alias::get)
+        .add(alias::create)
+        .add(alias::delete)
+        .add(alias::list)
+        .add(membership_change::invite)
+        .add(membership_change::join_by_id)
+        .add(membership_change::join_by_id_or_alias)
+        .add(membership_change::knock)
+        .add(membership_change::forget)
+        .add(membership_change::leave)
+        .add(membership_change::kick)
+        .add(membership_change::ban)
+        .add(membership_change::unban)
+        .add(alias::get_visibility)
+        .add(alias::set_visibility)
+}

@@ -1,0 +1,3 @@
+//! What this server is to other servers. So far: its signing keys.
+
+pub mod server_keys;

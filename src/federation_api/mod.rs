@@ -1,0 +1,27 @@
+//! The server-server API. So far: what other servers read without authenticating.
+//!
+//! <https://spec.matrix.org/v1.19/server-server-api/>
+
+pub mod discovery;
+
+use std::sync::Arc;
+
+use kv::Store;
+
+use crate::{federation::server_keys::Signer, http::Routes, time::Clock};
+
+/// What the handlers of this API need.
+#[derive(Debug)]
+pub struct FederationApi {
+    /// The store.
+    pub store: Store,
+    /// The server's name and key.
+    pub signer: Arc<Signer>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// All routes of this API.
+pub fn routes(state: Arc<FederationApi>) -> Routes<FederationApi> {
+    Routes::new(state).add(discovery::get_server_keys).add(discovery::get_server_version)
+}

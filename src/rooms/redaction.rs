@@ -1,0 +1,117 @@
+//! Redactions: whether one applies, and the event without its content.
+//!
+//! The content is gone from the store with the commit of the redaction. A redaction that comes
+//! before its target waits in `pending_redactions` and is judged when the target arrives.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#redactions>
+
+use std::sync::Arc;
+
+use ruma::{CanonicalJsonObject, EventId, UserId, canonical_json::redact_in_place};
+
+use super::{
+    draft::Draft,
+    event::{Pdu, StoredEvent, hash_of_event_id},
+    levels::Action,
+};
+use crate::{
+    error::ApiError,
+    id::EventNid,
+    storage::{
+        rows::EventFlags,
+        schema::rooms::{EventHashKey, PENDING_REDACTIONS},
+    },
+};
+
+/// What a redaction does to what is stored.
+#[derive(Clone, Debug)]
+pub(super) enum RedactionCommit {
+    /// This event loses its content.
+    Applied(Arc<StoredEvent>),
+    /// The target is not here yet: this redaction waits for the event with this hash.
+    Waiting([u8; 32]),
+}
+
+/// What an event means for redactions: it may be one, or one may have waited for it.
+pub(super) fn decide(
+    draft: &Draft<'_>,
+    event: &StoredEvent,
+) -> Result<Option<RedactionCommit>, ApiError> {
+    if event.record.position.line == 0 {
+        // Rejected, soft-failed or without a place: it does nothing.
+        return Ok(None);
+    }
+    if let Some(target_id) = event.pdu.redacts() {
+        return match draft.event_by_id(target_id)? {
+            Some(target) if may_redact(draft, event, &target)? => {
+                Ok(Some(RedactionCommit::Applied(Arc::new(redacted(draft, &target, event.nid)?))))
+            }
+            Some(_) => Ok(None),
+            None => Ok(hash_of_event_id(target_id).map(RedactionCommit::Waiting)),
+        };
+    }
+    let key = EventHashKey { room: draft.room.nid, hash: event.record.hash };
+    let Some(nid) = draft.reader.get(&PENDING_REDACTIONS, &key)? else {
+        return Ok(None);
+    };
+    let redaction = draft.event(nid)?;
+    if !may_redact(draft, &redaction, event)? {
+        return Ok(None);
+    }
+    Ok(Some(RedactionCommit::Applied(Arc::new(redacted(draft, event, nid)?))))
+}
+
+/// Whether a redaction applies: its sender has the power to, or shares the server of the target's
+/// sender (which answers for its own users: [`check_sender`]).
+///
+/// <https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions>
+fn may_redact(
+    draft: &Draft<'_>,
+    redaction: &StoredEvent,
+    target: &StoredEvent,
+) -> Result<bool, ApiError> {
+    let sender = redaction.pdu.sender();
+    if sender.server_name() == target.pdu.sender().server_name() {
+        return Ok(true);
+    }
+    draft.levels()?.may(sender, Action::Redact)
+}
+
+/// Whether a user of this server may redact an event: the own ones, others with the power to.
+///
+/// # Errors
+/// 404 when the room has no such event, 403 when the user may not.
+pub(super) fn check_sender(
+    draft: &Draft<'_>,
+    sender: &UserId,
+    target_id: &EventId,
+) -> Result<(), ApiError> {
+    let Some(target) = draft.event_by_id(target_id)? else {
+        return Err(ApiError::not_found("The room has no such event"));
+    };
+    if target.pdu.sender() == sender || draft.levels()?.may(sender, Action::Redact)? {
+        return Ok(());
+    }
+    Err(ApiError::forbidden("You may not redact events of others in this room"))
+}
+
+/// The target without what its room version does not keep.
+fn redacted(
+    draft: &Draft<'_>,
+    target: &StoredEvent,
+    redaction: EventNid,
+) -> Result<StoredEvent, ApiError> {
+    let rules = &draft.room.rules;
+    let mut object: CanonicalJsonObject =
+        serde_json::from_str(target.pdu.json()).map_err(ApiError::internal)?;
+    redact_in_place(&mut object, &rules.redaction, None).map_err(ApiError::internal)?;
+    let json = serde_json::to_string(&object).map_err(ApiError::internal)?.into_boxed_str();
+    let event_id = target.pdu.event_id().to_owned();
+    let pdu = Pdu::parse(json, event_id, draft.room.id.clone(), rules)
+        .map_err(ApiError::internal)?
+        .with_flags(target.record.flags);
+    let mut record = target.record.clone();
+    record.flags = record.flags.with(EventFlags::REDACTED);
+    record.redacted_by = Some(redaction);
+    Ok(StoredEvent { nid: target.nid, record, pdu })
+}
