@@ -1,12 +1,15 @@
 //! Causerie, a Matrix homeserver for team chat.
 //!
 //! The modules are listed in the order of dependency, the highest first: a module may name those
-//! below it and never one above it. `tests/tidy.rs` reads this list and enforces it; the blank
-//! lines keep rustfmt from sorting it. What each layer is for and how an event passes through them
-//! is told in `ARCHITECTURE.md`.
+//! below it and never one above it. `tests/tidy.rs` reads this list and enforces it (and rustfmt is
+//! told not to sort it). What each layer is for and how an event passes through them is told in
+//! `ARCHITECTURE.md`.
 
 // The command line: `serve`, `check-config`, `admin …`, `fsck`.
 pub mod cli;
+
+// Builds, starts and stops everything.
+pub mod server;
 
 // What clients call.
 pub mod client_api;
@@ -14,8 +17,14 @@ pub mod client_api;
 // What other servers call.
 pub mod federation_api;
 
+// What clients are told of what changed.
+pub mod sync;
+
 // Accounts, sessions and what is a user's own.
 pub mod users;
+
+// Typing and receipts.
+pub mod ephemeral;
 
 // The event graph: events, state, the one commit.
 pub mod rooms;

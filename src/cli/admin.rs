@@ -1,9 +1,22 @@
 //! `causerie admin …`: an administrator's work from a shell, above all the first account.
 
-use anyhow::bail;
-use clap::{Args, Subcommand};
+use std::{
+    io::{self, BufRead, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use crate::config::Config;
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use ruma::OwnedUserId;
+
+use crate::{
+    config::Config,
+    federation::server_keys,
+    server::{self, Server},
+    time::Clock,
+    users::{Selection, secret},
+};
 
 /// What `admin` understands beside the settings.
 #[derive(Args, Debug)]
@@ -31,6 +44,13 @@ enum AdminCommand {
         #[command(flatten)]
         password: PasswordArgs,
     },
+    /// Takes over the signing key of a homeserver that had this name before.
+    ImportSigningKey {
+        /// The key file: a line `ed25519 VERSION SEED`.
+        file: PathBuf,
+    },
+    /// Compacts the database.
+    Compact,
 }
 
 /// Where the password comes from. Never from an argument, which every user of the machine can see.
@@ -42,15 +62,82 @@ struct PasswordArgs {
     password_stdin: bool,
 }
 
-/// Does the work.
-#[expect(clippy::unused_async, reason = "the accounts are joined to it when the parts are merged")]
-pub async fn run(_config: Config, args: AdminArgs) -> anyhow::Result<()> {
-    let (name, password) = match args.command {
-        AdminCommand::CreateUser { name, password, .. }
-        | AdminCommand::ResetPassword { name, password } => (name, password),
+/// Does the work, on the database of a server that is stopped.
+pub async fn run(config: Config, args: AdminArgs) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let store = server::open_store(&config).context("is the server still running?")?;
+    let server = Server::build(config, store, Clock::system()).await?;
+    let done = execute(&server, args.command).await;
+    server.sync.stop();
+    server.store.close()?;
+    done
+}
+
+async fn execute(server: &Server, command: AdminCommand) -> anyhow::Result<()> {
+    let accounts = server.users.accounts();
+    match command {
+        AdminCommand::CreateUser { name, admin, password } => {
+            let user_id = local_user(server, &name)?;
+            let (text, made_up) = password.get()?;
+            accounts.create_by_admin(user_id.localpart(), Some(&text), admin).await?;
+            let kind = if admin { "administrator" } else { "user" };
+            say(&format!("{user_id} is there, as {kind}."))?;
+            tell_password(made_up.then_some(&text))
+        }
+        AdminCommand::ResetPassword { name, password } => {
+            let user_id = local_user(server, &name)?;
+            if accounts.get(&user_id).await?.is_none() {
+                bail!("there is no user {user_id}");
+            }
+            let (text, made_up) = password.get()?;
+            server.users.set_password(&user_id, &text, Some(Selection::All)).await?;
+            say(&format!("{user_id} has a new password; all sessions are ended."))?;
+            tell_password(made_up.then_some(&text))
+        }
+        AdminCommand::ImportSigningKey { file } => {
+            let line = std::fs::read_to_string(&file)
+                .with_context(|| format!("{} cannot be read", file.display()))?;
+            server_keys::import(&server.store, line.trim(), server.rooms.clock()).await?;
+            say("The key signs from now on; the old one stays published.")
+        }
+        AdminCommand::Compact => {
+            server.store.compact()?;
+            say(&format!("The database takes {} bytes.", server.store.disk_bytes()?))
+        }
+    }
+}
+
+fn local_user(server: &Server, name: &str) -> anyhow::Result<OwnedUserId> {
+    let localpart = match name.strip_prefix('@') {
+        None => name,
+        Some(rest) => match rest.split_once(':') {
+            Some((localpart, host)) if host == server.rooms.server_name() => localpart,
+            _ => bail!("{name} is not a user of {}", server.rooms.server_name()),
+        },
     };
-    bail!(
-        "the accounts are not joined to the command line yet: nothing was done for {name} ({})",
-        if password.password_stdin { "password from the standard input" } else { "new password" }
-    )
+    Ok(server.users.accounts().new_user_id(localpart)?)
+}
+
+impl PasswordArgs {
+    /// The password, and whether it was made up.
+    fn get(&self) -> anyhow::Result<(String, bool)> {
+        if !self.password_stdin {
+            return Ok((secret::random_name(20), true));
+        }
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line).context("the password cannot be read")?;
+        let text = line.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            bail!("the standard input has no password");
+        }
+        Ok((text.to_owned(), false))
+    }
+}
+
+fn tell_password(made_up: Option<&String>) -> anyhow::Result<()> {
+    made_up.map_or(Ok(()), |text| say(&format!("The password is {text}")))
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{text}").context("the answer cannot be written")
 }

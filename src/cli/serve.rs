@@ -1,11 +1,19 @@
 //! `causerie serve`: runs the server until it is told to stop.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use anyhow::bail;
 use clap::Args;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    server::{self, Server},
+    telemetry,
+    time::Clock,
+};
 
 /// What `serve` understands beside the settings.
 #[derive(Args, Debug)]
@@ -27,8 +35,41 @@ impl ServeArgs {
     }
 }
 
-/// Runs the server.
-#[expect(clippy::unused_async, reason = "the server is joined to it when the parts are merged")]
-pub async fn run(_config: Config, _args: ServeArgs) -> anyhow::Result<()> {
-    bail!("the server is not joined to the command line yet")
+/// Runs the server until SIGTERM or SIGINT.
+pub async fn run(config: Config, _args: ServeArgs) -> anyhow::Result<()> {
+    telemetry::logging::init(&config.logging)?;
+    let metrics = match config.metrics.listener {
+        Some(_) => Some(telemetry::metrics::install()?),
+        None => None,
+    };
+    telemetry::panics::install();
+    let config = Arc::new(config);
+    let started = Instant::now();
+    let store = server::open_store(&config)?;
+    let server = Server::build(config, store, Clock::system()).await?;
+    tracing::info!(milliseconds = started.elapsed().as_millis(), "the database is open");
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        signalled().await;
+        tracing::info!("stopping: finishing what runs");
+        stop.send_replace(true);
+    });
+    server.serve(stopped, metrics).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Resolves when the process is told to stop.
+async fn signalled() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => {
+            if result.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }

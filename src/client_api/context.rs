@@ -23,7 +23,7 @@ const CONTEXT_MAX: u64 = 100;
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidcontexteventid>
 ///
 /// At most 100 events around the one.
-pub async fn get_context(
+pub(super) async fn get_context(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_context::v3::Request,

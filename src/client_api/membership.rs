@@ -21,7 +21,7 @@ use crate::{
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/members`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers>
-pub async fn get_member_events(
+pub(super) async fn get_member_events(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_member_events::v3::Request,
@@ -46,7 +46,7 @@ fn known_membership(membership: &MembershipState) -> Result<Membership, ApiError
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidjoined_members>
-pub async fn joined_members(
+pub(super) async fn joined_members(
     app: Arc<ClientApi>,
     auth: Requester,
     request: joined_members::v3::Request,
@@ -55,8 +55,8 @@ pub async fn joined_members(
     let members = members::joined_members(&app.rooms, auth.user_id, request.room_id).await?;
     let joined = members.into_iter().map(|(user_id, profile)| {
         let member = assign!(RoomMember::new(), {
-            display_name: profile.display_name,
-            avatar_url: profile.avatar_url.map(Into::into),
+            display_name: profile.displayname,
+            avatar_url: profile.avatar_url,
         });
         (user_id, member)
     });
@@ -65,7 +65,7 @@ pub async fn joined_members(
 
 /// `GET /_matrix/client/v3/joined_rooms`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3joined_rooms>
-pub async fn joined_rooms(
+pub(super) async fn joined_rooms(
     app: Arc<ClientApi>,
     auth: Requester,
     _request: joined_rooms::v3::Request,

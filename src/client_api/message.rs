@@ -28,7 +28,7 @@ const MESSAGES_MAX: u64 = 1_000;
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 ///
 /// At most 1000 events. A page may be empty and still have an `end`: history lies behind it.
-pub async fn get_message_events(
+pub(super) async fn get_message_events(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_message_events::v3::Request,

@@ -3,40 +3,46 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
-mod account;
-mod account_routes;
-mod alias;
-mod config;
-mod context;
-mod create_room;
-mod device;
-mod discovery;
-mod filter;
-mod membership;
-mod membership_change;
-mod message;
-mod profile;
-mod push;
-mod rate;
-mod read_routes;
-mod room;
-mod routes;
-mod send;
-mod session;
-mod state;
-mod tag;
-mod thirdparty;
-mod uiaa;
-mod voip;
+pub mod account;
+pub mod account_routes;
+pub mod alias;
+pub mod config;
+pub mod context;
+pub mod create_room;
+pub mod device;
+pub mod discovery;
+pub mod filter;
+pub mod membership;
+pub mod membership_change;
+pub mod message;
+pub mod profile;
+pub mod push;
+pub mod rate;
+pub mod read_marker;
+pub mod read_routes;
+pub mod receipt;
+pub mod room;
+pub mod routes;
+pub mod send;
+pub mod session;
+pub mod state;
+pub mod sync;
+pub mod tag;
+pub mod thirdparty;
+pub mod typing;
+pub mod uiaa;
+pub mod voip;
 
 use std::sync::Arc;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
+    ephemeral::{Receipts, Typing},
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
     rooms::Rooms,
+    sync::Sync,
     users::Users,
 };
 
@@ -49,6 +55,12 @@ pub struct ClientApi {
     pub users: Users,
     /// The event graph.
     pub rooms: Rooms,
+    /// Receipts.
+    pub receipts: Receipts,
+    /// Who types.
+    pub typing: Typing,
+    /// What clients are told of what changed.
+    pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
 }

@@ -8,7 +8,6 @@ use crate::{
 };
 
 /// The limiters of what users do in rooms; those of accounts are with `users`.
-#[derive(Debug)]
 pub struct RateLimits {
     /// Events and their redactions, by user.
     pub messages: RateLimiter,
@@ -45,5 +44,11 @@ impl RateLimits {
             invites_per_issuer: limiter(&config.invites_per_issuer),
             room_creation: limiter(&config.room_creation),
         }
+    }
+}
+
+impl std::fmt::Debug for RateLimits {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("RateLimits")
     }
 }

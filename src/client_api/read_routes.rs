@@ -18,7 +18,7 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 
 /// Adds the endpoints that read rooms.
 #[must_use]
-pub fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let state_event = Options::DEFAULT.more_paths(&EMPTY_STATE_KEY);
     routes
         .add(room::get_room_event)

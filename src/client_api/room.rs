@@ -11,7 +11,7 @@ use crate::{error::ApiError, http::Requester, rooms::history};
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomideventeventid>
-pub async fn get_room_event(
+pub(super) async fn get_room_event(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_room_event::v3::Request,

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use super::{
-    ClientApi, account_routes::account_routes, alias, create_room, membership_change,
-    read_routes::read_routes, send,
+    ClientApi, account_routes::account_routes, alias, create_room, membership_change, read_marker,
+    read_routes::read_routes, receipt, send, sync, typing,
 };
 use crate::http::{Options, Routes};
 
@@ -19,9 +21,17 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 /// All routes of this API.
 pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
     let routes = Routes::new(state);
-    let routes = account_routes(routes);
-    let routes = read_routes(routes);
+    let routes = sync_routes(read_routes(account_routes(routes)));
     write_routes(routes)
+}
+
+/// What is told of what changed, and what is told and not kept.
+fn sync_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add_raw(&Method::GET, sync::PATHS, sync::sync_events)
+        .add(typing::create_typing_event)
+        .add(receipt::create_receipt)
+        .add(read_marker::set_read_marker)
 }
 
 /// Sending events, making rooms, memberships, aliases.

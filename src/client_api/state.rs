@@ -18,7 +18,7 @@ use crate::{
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/state`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstate>
-pub async fn get_state_events(
+pub(super) async fn get_state_events(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_state_events::v3::Request,
@@ -32,7 +32,7 @@ pub async fn get_state_events(
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstateeventtypestatekey>
 ///
 /// The state key and the slash before it may be missing.
-pub async fn get_state_event_for_key(
+pub(super) async fn get_state_event_for_key(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_state_event_for_key::v3::Request,

@@ -6,10 +6,11 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    str::FromStr,
 };
 
 use http::HeaderMap;
+
+use crate::config::Network;
 
 /// The address a request comes from, after trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,58 +46,6 @@ pub enum Peer {
     /// A Unix socket: a proxy on this machine, trusted by the socket's permissions.
     Unix,
 }
-
-/// A range of addresses in CIDR notation; a plain address is a range of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix_bits: u8,
-}
-
-impl Network {
-    /// Whether the address is in the range.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let prefix_bits = u32::from(self.prefix_bits);
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - prefix_bits).unwrap_or(0);
-                (network.to_bits() ^ address.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - prefix_bits).unwrap_or(0);
-                (network.to_bits() ^ address.to_bits()) & mask == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = NetworkError;
-
-    fn from_str(text: &str) -> Result<Self, NetworkError> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.trim().parse().map_err(|_| NetworkError)?;
-        let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = match prefix {
-            Some(prefix) => prefix.trim().parse().map_err(|_| NetworkError)?,
-            None => bits_max,
-        };
-        if prefix_bits > bits_max {
-            return Err(NetworkError);
-        }
-        Ok(Self { address, prefix_bits })
-    }
-}
-
-/// A text that is no range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an IP address or a range such as 10.0.0.0/8")]
-pub struct NetworkError;
 
 /// The proxies whose `X-Forwarded-For` is believed. A Unix socket's other end always is.
 #[derive(Clone, Debug, Default)]

@@ -20,7 +20,7 @@ mod rate;
 mod response;
 mod tls;
 
-pub use address::{ClientAddress, Network, Peer, TrustedProxies};
+pub use address::{ClientAddress, Peer, TrustedProxies};
 pub use app::{App, AppSettings, Context, RequestId};
 pub use auth::{Authentication, Authenticator, Fits, MaybeRequester, NoAuth, Requester, SessionId};
 pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, read_body};

@@ -5,6 +5,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashSet, sync::Arc};
 
 use kv::{Direction, Reader};

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{
     Rooms, StoredEvent,
     history::Asker,
+    membership::MemberProfile,
     render::{Form, client_event},
     state,
     state_view::{Part, events_of_state},
@@ -204,26 +205,17 @@ pub async fn state_event(
         .await
 }
 
-/// How a member of a room is called and looks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberProfile {
-    /// The display name.
-    pub display_name: Option<String>,
-    /// The avatar.
-    pub avatar_url: Option<String>,
-}
-
-impl MemberProfile {
-    /// As the content of a member event says; anything malformed is left out.
-    pub fn of_event(event: &StoredEvent) -> Self {
-        let mut content: Map<String, Value> =
-            serde_json::from_str(event.pdu.content().get()).unwrap_or_default();
-        let mut text = |key| match content.remove(key) {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
-        };
-        Self { display_name: text("displayname"), avatar_url: text("avatar_url") }
-    }
+/// What a member event tells of the user; anything malformed is left out.
+fn profile_of(event: &StoredEvent) -> MemberProfile {
+    let mut content: Map<String, Value> =
+        serde_json::from_str(event.pdu.content().get()).unwrap_or_default();
+    let mut text = |key| match content.remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let displayname = text("displayname");
+    let avatar_url = text("avatar_url").filter(|url| !url.is_empty()).map(Into::into);
+    MemberProfile { displayname, avatar_url }
 }
 
 /// The joined members of a room with their profiles.
@@ -257,7 +249,7 @@ pub async fn joined_members(
                 if let Ok(member) = UserId::parse(member)
                     && let Some(event) = rooms.event(reader, room, event)?
                 {
-                    profiles.insert(member, MemberProfile::of_event(&event));
+                    profiles.insert(member, profile_of(&event));
                 }
             }
             Ok(profiles)

@@ -16,7 +16,7 @@ async fn register(server: &TestServer, username: &str) -> Answer {
 
 #[tokio::test]
 async fn t75_names_that_break_the_rules_are_refused() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let long = "x".repeat(256);
     let too_long_with_the_server = "x".repeat(243);
     for name in
@@ -31,7 +31,7 @@ async fn t75_names_that_break_the_rules_are_refused() {
 
 #[tokio::test]
 async fn t75_a_name_that_is_taken_is_refused() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     register(&server, "alice").await.ok();
     assert_eq!(register(&server, "alice").await.outcome(), (400, "M_USER_IN_USE"));
     let available = |name: &str| server.get(&format!("v3/register/available?username={name}"));
@@ -42,7 +42,7 @@ async fn t75_a_name_that_is_taken_is_refused() {
 
 #[tokio::test]
 async fn t75_of_two_at_once_exactly_one_wins() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (one, other, third) = tokio::join!(
         register(&server, "alice"),
         register(&server, "alice"),
@@ -55,7 +55,7 @@ async fn t75_of_two_at_once_exactly_one_wins() {
 
 #[tokio::test]
 async fn clients_ask_for_the_flows_first() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let answer = server.post("v3/register", json!({})).send().await;
     assert_eq!(answer.outcome(), (401, ""));
     assert_eq!(answer.body["flows"], json!([{ "stages": ["m.login.dummy"] }]));
@@ -70,7 +70,7 @@ async fn clients_ask_for_the_flows_first() {
 
 #[tokio::test]
 async fn an_account_is_made_without_a_session_or_a_name() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let auth = json!({ "type": "m.login.dummy" });
     let body = json!({ "password": PASSWORD, "auth": auth, "inhibit_login": true });
     let registered = server.post("v3/register", body).send().await.ok();
@@ -90,7 +90,8 @@ async fn a_registration_token_is_asked_for() {
         config.registration.open_without_token = false;
         config.registration.enabled = true;
         config.registration.tokens = vec![Secret::new("sesame")];
-    });
+    })
+    .await;
     let answer = register(&server, "alice").await;
     assert_eq!(answer.status, 401);
     assert_eq!(answer.body["flows"], json!([{ "stages": ["m.login.registration_token"] }]));
@@ -111,7 +112,7 @@ async fn a_registration_token_is_asked_for() {
 
 #[tokio::test]
 async fn registration_may_be_off() {
-    let server = TestServer::with(|config| config.registration.open_without_token = false);
+    let server = TestServer::with(|config| config.registration.open_without_token = false).await;
     let answer = server.post("v3/register", json!({})).send().await;
     assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
 }
@@ -121,7 +122,8 @@ async fn t71_registrations_are_limited() {
     let server = TestServer::with(|config| {
         config.rate_limits.enabled = true;
         config.rate_limits.registration = RateLimit::new(0.01, 2);
-    });
+    })
+    .await;
     register(&server, "alice").await.ok();
     register(&server, "bob").await.ok();
     assert_eq!(register(&server, "carol").await.outcome(), (429, "M_LIMIT_EXCEEDED"));
@@ -129,7 +131,7 @@ async fn t71_registrations_are_limited() {
 
 #[tokio::test]
 async fn whoami_names_user_and_device() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let body = server.get("v3/account/whoami").token(&alice.token).send().await.ok();
     let expected = json!({ "user_id": alice.user_id, "device_id": alice.device_id });

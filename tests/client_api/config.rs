@@ -24,8 +24,10 @@ async fn get(server: &TestServer, user: &TestUser, kind: &str) -> Answer {
 
 /// As if the user had joined the room.
 async fn join(server: &TestServer, user: &TestUser, room_id: &RoomId) {
-    let key =
-        MembershipKey { user_id: user.user_id.to_string(), room: server.interner.room(room_id) };
+    let key = MembershipKey {
+        user_id: user.user_id.to_string(),
+        room: server.server.rooms.interner().room(room_id),
+    };
     let row = MembershipRow {
         membership: Membership::Join,
         event: causerie::id::EventNid(1),
@@ -35,23 +37,23 @@ async fn join(server: &TestServer, user: &TestUser, room_id: &RoomId) {
     };
     let mut batch = Batch::new();
     batch.put(&MEMBERSHIPS, &key, &row);
-    server.store.commit(batch, Durability::Buffered).await.unwrap();
+    server.server.store.commit(batch, Durability::Buffered).await.unwrap();
 }
 
 #[tokio::test]
 async fn account_data_is_kept_and_told_in_the_order_of_its_writes() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     assert_eq!(get(&server, &alice, "m.direct").await.outcome(), (404, "M_NOT_FOUND"));
     set(&server, &alice, "m.direct", json!({ "one": 1 })).await.ok();
-    let since = server.store.position();
+    let since = server.server.store.position();
     set(&server, &alice, "org.other", json!({})).await.ok();
     set(&server, &alice, "m.direct", json!({ "two": 2 })).await.ok();
     set(&server, &alice, "m.direct", json!({ "three": 3 })).await.ok();
     assert_eq!(get(&server, &alice, "m.direct").await.ok(), json!({ "three": 3 }));
-    let data = server.users.account_data();
+    let data = server.server.users.account_data();
     let kinds = |since| {
-        let reader = server.store.reader();
+        let reader = server.server.store.reader();
         let entries = data.since(&reader, &alice.user_id, since).unwrap();
         entries.into_iter().map(|entry| (entry.kind, entry.content.get().to_owned())).collect()
     };
@@ -61,13 +63,13 @@ async fn account_data_is_kept_and_told_in_the_order_of_its_writes() {
     let all: Vec<(String, String)> = kinds(Position::ZERO);
     assert_eq!(all.len(), 3);
     assert_eq!(all[2].0, "m.push_rules");
-    let none: Vec<(String, String)> = kinds(server.store.position());
+    let none: Vec<(String, String)> = kinds(server.server.store.position());
     assert_eq!(none, []);
 }
 
 #[tokio::test]
 async fn what_the_server_manages_is_read_but_not_set() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     for kind in ["m.push_rules", "m.fully_read"] {
         assert_eq!(set(&server, &alice, kind, json!({})).await.outcome(), (405, "M_BAD_JSON"));
@@ -84,7 +86,7 @@ async fn what_the_server_manages_is_read_but_not_set() {
 
 #[tokio::test]
 async fn t90_account_data_has_a_size() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let content = |size: usize| json!({ "x": "x".repeat(size - 8) });
     set(&server, &alice, "org.large", content(64 * 1024)).await.ok();
@@ -97,7 +99,7 @@ async fn t90_account_data_has_a_size() {
 
 #[tokio::test]
 async fn t90_there_are_so_many_types_and_no_more() {
-    let server = TestServer::with(|config| config.limits.account_data_types_max = 20);
+    let server = TestServer::with(|config| config.limits.account_data_types_max = 20).await;
     let alice = server.register("alice").await;
     for number in 0..20 {
         set(&server, &alice, &format!("org.n{number}"), json!({})).await.ok();
@@ -109,7 +111,7 @@ async fn t90_there_are_so_many_types_and_no_more() {
 
 #[tokio::test]
 async fn t90_rooms_that_the_user_never_was_in_hold_nothing() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let path = format!("v3/user/{}/rooms/{ROOM}/account_data/org.x", alice.user_id);
     let answer = server.put(&path, json!({})).token(&alice.token).send().await;
@@ -123,7 +125,7 @@ async fn t90_rooms_that_the_user_never_was_in_hold_nothing() {
 
 #[tokio::test]
 async fn t90_tags_are_set_and_removed() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     join(&server, &alice, room_id!("!room:example.org")).await;
     let path = format!("v3/user/{}/rooms/{ROOM}/tags", alice.user_id);

@@ -6,7 +6,7 @@ use crate::harness::{PASSWORD, TestServer, login_body};
 
 #[tokio::test]
 async fn devices_are_listed_with_what_is_known_of_them() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     assert_eq!(server.outcome_of(&alice.token).await.0, 200);
     let body = server.get("v3/devices").token(&alice.token).send().await.ok();
@@ -22,7 +22,7 @@ async fn devices_are_listed_with_what_is_known_of_them() {
 
 #[tokio::test]
 async fn t90_the_name_of_a_device_has_a_length() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let path = format!("v3/devices/{}", alice.device_id);
     let rename = |name: String| {
@@ -38,7 +38,7 @@ async fn t90_the_name_of_a_device_has_a_length() {
 
 #[tokio::test]
 async fn the_device_that_was_not_seen_for_longest_makes_room() {
-    let server = TestServer::with(|config| config.limits.devices_per_user_max = 2);
+    let server = TestServer::with(|config| config.limits.devices_per_user_max = 2).await;
     let first = server.register("alice").await;
     server.pass(60);
     let second = server.login("alice").await;
@@ -52,7 +52,7 @@ async fn the_device_that_was_not_seen_for_longest_makes_room() {
 
 #[tokio::test]
 async fn t90_a_device_id_has_a_length() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     server.register("alice").await;
     let mut body = login_body("alice", PASSWORD);
     body["device_id"] = json!("x".repeat(256));

@@ -6,7 +6,7 @@ use crate::harness::TestServer;
 
 #[tokio::test]
 async fn each_version_stands_by_itself() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let body = server.get("versions").send().await.ok();
     let versions = body["versions"].as_array().unwrap();
     for version in ["v1.1", "v1.4", "v1.11", "v1.19"] {
@@ -18,7 +18,7 @@ async fn each_version_stands_by_itself() {
 
 #[tokio::test]
 async fn capabilities_name_the_room_versions() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let body = server.get("v3/capabilities").token(&alice.token).send().await.ok();
     let capabilities = &body["capabilities"];
@@ -31,13 +31,14 @@ async fn capabilities_name_the_room_versions() {
 
 #[tokio::test]
 async fn well_known_files_are_served_where_there_is_a_public_address() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let answer = server.get("/.well-known/matrix/client").send().await;
     assert_eq!(answer.outcome(), (404, "M_NOT_FOUND"));
     let server = TestServer::with(|config| {
         let url = "https://matrix.example.org/".parse().unwrap();
         config.server.public_base_url = Some(url);
-    });
+    })
+    .await;
     let answer = server.get("/.well-known/matrix/client").send().await;
     assert_eq!(answer.headers["access-control-allow-origin"], "*");
     let expected = json!({ "m.homeserver": { "base_url": "https://matrix.example.org" } });
@@ -48,7 +49,7 @@ async fn well_known_files_are_served_where_there_is_a_public_address() {
 
 #[tokio::test]
 async fn what_is_not_there_yet_is_empty() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let get = |path: &'static str| server.get(path).token(&alice.token).send();
     assert_eq!(get("v3/thirdparty/protocols").await.ok(), json!({}));

@@ -16,7 +16,7 @@ async fn get(server: &TestServer, user: &TestUser, filter_id: &str) -> Answer {
 
 #[tokio::test]
 async fn t89_filters_are_kept_once_and_clamped() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let filter = json!({ "room": { "timeline": { "limit": 1_000_000_000 } } });
     let first = create(&server, &alice, filter.clone()).await.ok();
@@ -34,7 +34,7 @@ async fn t89_filters_are_kept_once_and_clamped() {
 
 #[tokio::test]
 async fn t89_a_filter_has_a_size() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let filter = json!({ "event_fields": ["x".repeat(65 * 1024)] });
     assert_eq!(create(&server, &alice, filter).await.outcome(), (413, "M_TOO_LARGE"));
@@ -42,7 +42,7 @@ async fn t89_a_filter_has_a_size() {
 
 #[tokio::test]
 async fn t89_the_oldest_filter_makes_room() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     for number in 0..101 {
         let filter = json!({ "event_fields": [number.to_string()] });
@@ -56,7 +56,7 @@ async fn t89_the_oldest_filter_makes_room() {
 
 #[tokio::test]
 async fn filters_are_their_users_own() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let path = format!("v3/user/{}/filter", alice.user_id);
     let answer = server.post(&path, json!({})).token(&bob.token).send().await;

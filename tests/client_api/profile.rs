@@ -11,7 +11,7 @@ async fn put(server: &TestServer, user: &TestUser, field: &str, value: Value) ->
 
 #[tokio::test]
 async fn a_profile_is_set_field_by_field() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let whole = format!("v3/profile/{}", alice.user_id);
     assert_eq!(server.get(&whole).send().await.ok(), json!({}));
@@ -40,7 +40,7 @@ async fn a_profile_is_set_field_by_field() {
 
 #[tokio::test]
 async fn a_profile_is_its_users_own() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let path = format!("v3/profile/{}/displayname", alice.user_id);
     let call = server.put(&path, json!({ "displayname": "x" })).token(&bob.token);
@@ -56,7 +56,7 @@ async fn a_profile_is_its_users_own() {
 
 #[tokio::test]
 async fn t90_a_profile_has_a_size() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     put(&server, &alice, "displayname", json!("x".repeat(256))).await.ok();
     let answer = put(&server, &alice, "displayname", json!("x".repeat(257))).await;

@@ -26,7 +26,7 @@ fn pattern(pattern: &str) -> Value {
 
 #[tokio::test]
 async fn the_rules_are_there_from_the_beginning() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let all = get(&server, &alice, "").await.ok();
     assert_eq!(all["global"]["override"][0]["rule_id"], json!(".m.rule.master"));
@@ -40,7 +40,7 @@ async fn the_rules_are_there_from_the_beginning() {
 
 #[tokio::test]
 async fn a_rule_is_made_changed_and_removed() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     put(&server, &alice, "content/cake", pattern("cake")).await.ok();
     put(&server, &alice, "content/cake/enabled", json!({ "enabled": false })).await.ok();
@@ -70,7 +70,7 @@ async fn a_rule_is_made_changed_and_removed() {
 
 #[tokio::test]
 async fn t88_rules_are_placed_without_falling_over() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     for id in ["c", "b", "a"] {
         put(&server, &alice, &format!("content/{id}"), pattern(id)).await.ok();
@@ -95,7 +95,7 @@ async fn t88_rules_are_placed_without_falling_over() {
 
 #[tokio::test]
 async fn t88_rules_are_bounded() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let invalid = (400, "M_INVALID_PARAM");
     let long = "x".repeat(256);
@@ -114,9 +114,9 @@ async fn t88_rules_are_bounded() {
 
 #[tokio::test]
 async fn t88_as_many_rules_as_may_be_are_kept() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
-    let rules = server.users.push_rules();
+    let rules = server.server.users.push_rules();
     for number in 0..1_000 {
         let (id, glob) = (format!("rule{number}"), "x".repeat(900));
         let rule = ruma::push::NewPatternedPushRule::new(id, glob, Vec::new());

@@ -9,7 +9,7 @@ use crate::harness::{PASSWORD, TestServer, TestUser, login_body, password_stage}
 
 #[tokio::test]
 async fn t66_only_an_access_token_in_the_right_place_counts() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     server.register("alice").await;
     let body = json!({
         "type": "m.login.password",
@@ -63,7 +63,7 @@ async fn confirmed(
 
 #[tokio::test]
 async fn t67_logout_ends_one_session_at_once() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (first, second) = two_sessions(&server).await;
     server.post("v3/logout", json!({})).token(&first.token).send().await.ok();
     let gone = (401, "M_UNKNOWN_TOKEN".to_owned());
@@ -75,7 +75,7 @@ async fn t67_logout_ends_one_session_at_once() {
 
 #[tokio::test]
 async fn t67_logout_everywhere_ends_all_sessions() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (first, second) = two_sessions(&server).await;
     server.post("v3/logout/all", json!({})).token(&first.token).send().await.ok();
     let gone = (401, "M_UNKNOWN_TOKEN".to_owned());
@@ -85,7 +85,7 @@ async fn t67_logout_everywhere_ends_all_sessions() {
 
 #[tokio::test]
 async fn t67_a_changed_password_ends_the_other_sessions() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (first, second) = two_sessions(&server).await;
     let body = json!({ "new_password": "another one" });
     confirmed(&server, &first, http::Method::POST, "v3/account/password", body).await;
@@ -97,7 +97,7 @@ async fn t67_a_changed_password_ends_the_other_sessions() {
 
 #[tokio::test]
 async fn t67_a_deleted_device_has_no_session() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (first, second) = two_sessions(&server).await;
     let path = format!("v3/devices/{}", second.device_id);
     confirmed(&server, &first, http::Method::DELETE, &path, json!({})).await;
@@ -107,7 +107,7 @@ async fn t67_a_deleted_device_has_no_session() {
 
 #[tokio::test]
 async fn t67_a_deactivated_account_has_no_session() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (first, second) = two_sessions(&server).await;
     confirmed(&server, &first, http::Method::POST, "v3/account/deactivate", json!({})).await;
     for user in [&first, &second] {
@@ -123,17 +123,18 @@ async fn t67_a_deactivated_account_has_no_session() {
 
 #[tokio::test]
 async fn t67_whoever_waits_with_a_session_is_woken_when_it_ends() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (first, second) = two_sessions(&server).await;
     let address = ClientAddress("203.0.113.1".parse().unwrap());
-    let waiting = server.users.authenticate(&second.token, address).await.unwrap().session;
-    let topic = topic::user(topic::USER_SESSIONS, server.interner.user(&first.user_id));
-    let (store, after) = (server.store.clone(), server.store.position());
+    let waiting = server.server.users.authenticate(&second.token, address).await.unwrap().session;
+    let topic =
+        topic::user(topic::USER_SESSIONS, server.server.rooms.interner().user(&first.user_id));
+    let (store, after) = (server.server.store.clone(), server.server.store.position());
     let poll = tokio::spawn(async move { store.watch(&[topic], after).await });
-    assert!(server.users.is_alive(&waiting).await.unwrap());
+    assert!(server.server.users.is_alive(&waiting).await.unwrap());
     server.post("v3/logout/all", json!({})).token(&first.token).send().await.ok();
     tokio::time::timeout(Duration::from_secs(1), poll).await.unwrap().unwrap();
-    assert!(!server.users.is_alive(&waiting).await.unwrap());
+    assert!(!server.server.users.is_alive(&waiting).await.unwrap());
 }
 
 #[tokio::test]
@@ -142,7 +143,8 @@ async fn t71_logins_are_limited_by_address_whatever_they_claim() {
         config.rate_limits.enabled = true;
         config.rate_limits.registration = RateLimit::new(100.0, 100);
         config.rate_limits.login_by_account = RateLimit::new(100.0, 100);
-    });
+    })
+    .await;
     for name in ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "a11"] {
         server.register(name).await;
     }
@@ -166,7 +168,8 @@ async fn t71_logins_are_limited_by_account_from_everywhere() {
     let server = TestServer::with(|config| {
         config.rate_limits.enabled = true;
         config.rate_limits.login_failed = RateLimit::new(100.0, 100);
-    });
+    })
+    .await;
     server.register("alice").await;
     for number in 1..=10 {
         let address = format!("203.0.113.{number}");
@@ -178,7 +181,7 @@ async fn t71_logins_are_limited_by_account_from_everywhere() {
 
 #[tokio::test]
 async fn t71_wrong_passwords_are_limited() {
-    let server = TestServer::with(|config| config.rate_limits.enabled = true);
+    let server = TestServer::with(|config| config.rate_limits.enabled = true).await;
     server.register("alice").await;
     for _ in 0..3 {
         assert_eq!(server.try_login("alice", "wrong").await.outcome(), (403, "M_FORBIDDEN"));
@@ -188,7 +191,7 @@ async fn t71_wrong_passwords_are_limited() {
 
 #[tokio::test]
 async fn a_login_names_the_user_in_many_ways() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     server.register("alice").await;
     for name in ["alice", "Alice", "@alice:example.org"] {
         assert_eq!(server.login(name).await.user_id, "@alice:example.org");
@@ -204,7 +207,7 @@ async fn a_login_names_the_user_in_many_ways() {
 
 #[tokio::test]
 async fn a_device_that_logs_in_again_loses_its_old_token() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let first = server.register("alice").await;
     let mut body = login_body("alice", PASSWORD);
     body["device_id"] = json!(first.device_id);
@@ -228,7 +231,7 @@ async fn refreshable(server: &TestServer) -> Value {
 
 #[tokio::test]
 async fn t72_an_expired_token_is_refreshed() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let first = refreshable(&server).await;
     assert_eq!(first["expires_in_ms"], json!(7 * 24 * 3_600 * 1_000));
     let token = first["access_token"].as_str().unwrap();
@@ -246,7 +249,7 @@ async fn t72_an_expired_token_is_refreshed() {
 
 #[tokio::test]
 async fn t72_a_lost_answer_is_asked_for_again_and_a_reused_token_ends_all() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let first = refreshable(&server).await;
     let lost = refresh(&server, &first).await.ok();
     assert_eq!(server.outcome_of(first["access_token"].as_str().unwrap()).await.0, 200);
@@ -265,11 +268,11 @@ async fn t72_a_lost_answer_is_asked_for_again_and_a_reused_token_ends_all() {
 
 #[tokio::test]
 async fn an_authenticated_request_reads_no_storage() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     assert_eq!(server.outcome_of(&alice.token).await.0, 200);
-    let before = server.store.counters();
+    let before = server.server.store.counters();
     assert_eq!(server.outcome_of(&alice.token).await.0, 200);
-    let after = server.store.counters();
+    let after = server.server.store.counters();
     assert_eq!((before.gets, before.seeks), (after.gets, after.seeks));
 }

@@ -28,7 +28,7 @@ async fn begin(server: &TestServer, user: &TestUser, devices: &[&str]) -> String
 
 #[tokio::test]
 async fn t69_a_stage_that_is_in_no_flow_proves_nothing() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let session = begin(&server, &alice, &["A"]).await;
     for kind in ["m.login.dummy", "m.login.sso", "m.login.unheard_of"] {
@@ -45,7 +45,7 @@ async fn t69_a_stage_that_is_in_no_flow_proves_nothing() {
 
 #[tokio::test]
 async fn t69_a_session_belongs_to_one_user() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let session = begin(&server, &alice, &["A"]).await;
     let auth = password_stage("bob", PASSWORD, &session);
@@ -59,7 +59,7 @@ async fn t69_a_session_belongs_to_one_user() {
 
 #[tokio::test]
 async fn t69_a_session_belongs_to_one_operation_and_one_body() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let session = begin(&server, &alice, &["A"]).await;
     let auth = password_stage("alice", PASSWORD, &session);
@@ -73,7 +73,7 @@ async fn t69_a_session_belongs_to_one_operation_and_one_body() {
 
 #[tokio::test]
 async fn t69_a_session_is_good_once_and_for_a_while() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let session = begin(&server, &alice, &["A"]).await;
     let auth = password_stage("alice", PASSWORD, &session);
@@ -90,8 +90,8 @@ async fn t69_a_session_is_good_once_and_for_a_while() {
 
 #[tokio::test]
 async fn t69_an_account_without_a_password_proves_nothing() {
-    let server = TestServer::new();
-    let user_id = server.users.accounts().create_by_admin("bot", None, false).await.unwrap();
+    let server = TestServer::new().await;
+    let user_id = server.server.users.accounts().create_by_admin("bot", None, false).await.unwrap();
     let session = causerie::users::NewSession {
         user_id: user_id.clone(),
         device_id: None,
@@ -99,7 +99,7 @@ async fn t69_an_account_without_a_password_proves_nothing() {
         refresh: false,
         account: None,
     };
-    let issued = server.users.sessions().open(session).await.unwrap();
+    let issued = server.server.users.sessions().open(session).await.unwrap();
     let token = issued.access_token.reveal().to_owned();
     let bot = TestUser { user_id, device_id: issued.device_id.to_string(), token };
     let session = begin(&server, &bot, &["A"]).await;
@@ -113,7 +113,7 @@ async fn t69_an_account_without_a_password_proves_nothing() {
 
 #[tokio::test]
 async fn t69_the_sixth_wrong_password_is_one_too_many() {
-    let server = TestServer::new();
+    let server = TestServer::new().await;
     let alice = server.register("alice").await;
     let session = begin(&server, &alice, &["A"]).await;
     for _ in 0..5 {

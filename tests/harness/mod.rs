@@ -7,20 +7,16 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use causerie::{
-    client_api::{ClientApi, RateLimits, routes},
-    config::Config,
-    federation::server_keys::Signer,
-    http::{App, AppSettings, Peer},
-    id::Interner,
-    rooms::{Parts, Rooms},
+    config::{Config, Serves},
+    http::{App, Peer},
+    server::Server,
     storage::schema::FAMILIES,
     time::Clock,
-    users::Users,
 };
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kv::Store;
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName, signatures::Ed25519KeyPair};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName};
 use serde_json::{Value, json};
 
 /// The password of every test user.
@@ -29,11 +25,8 @@ pub(crate) const PASSWORD: &str = "correct horse battery staple";
 /// A server without a socket.
 pub(crate) struct TestServer {
     pub(crate) app: App,
-    pub(crate) store: Store,
-    pub(crate) interner: Interner,
+    pub(crate) server: Server,
     pub(crate) clock: Clock,
-    pub(crate) users: Users,
-    pub(crate) rooms: Rooms,
 }
 
 /// A user with a session.
@@ -118,29 +111,25 @@ impl Call<'_> {
 
 impl TestServer {
     /// A server with open registration and without rate limits.
-    pub(crate) fn new() -> Self {
-        Self::with(|_| {})
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
     }
 
     /// The same with other settings.
-    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_server(ServerName::parse("example.org").unwrap());
         config.registration.open_without_token = true;
         config.rate_limits.enabled = false;
         change(&mut config);
         let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
-        Self::build(Arc::new(config), Store::memory(&FAMILIES), Clock::manual(start))
+        Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await
     }
 
-    fn build(config: Arc<Config>, store: Store, clock: Clock) -> Self {
-        let interner = Interner::new([7; 16]);
-        let users = Users::new(store.clone(), interner, &config, clock.clone());
-        let rooms = rooms(&config, &store, interner, &clock);
-        let limits = RateLimits::new(&config.rate_limits);
-        let api = ClientApi { config, users: users.clone(), rooms: rooms.clone(), limits };
-        let router = routes(Arc::new(api)).into_router();
-        let app = App::new(router, AppSettings::default());
-        Self { app, store, interner, clock, users, rooms }
+    async fn build(config: Config, store: Store, clock: Clock) -> Self {
+        let built = Server::build(Arc::new(config), store, clock.clone()).await;
+        let server = built.expect("a server is built on an empty store");
+        let app = server.app(Serves::Both);
+        Self { app, server, clock }
     }
 
     /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.
@@ -199,20 +188,6 @@ impl TestServer {
     pub(crate) fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
-}
-
-fn rooms(config: &Config, store: &Store, interner: Interner, clock: &Clock) -> Rooms {
-    let der = Ed25519KeyPair::generate();
-    let key_pair = Ed25519KeyPair::from_der(&der, "1".to_owned()).unwrap();
-    let signer = Signer { server_name: config.server.name.clone(), key_pair };
-    Rooms::new(Parts {
-        store: store.clone(),
-        interner,
-        signer: Arc::new(signer),
-        clock: clock.clone(),
-        default_version: config.rooms.default_version.clone(),
-        event_cache_bytes: 1 << 20,
-    })
 }
 
 /// The body of a login by password.

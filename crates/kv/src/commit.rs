@@ -29,6 +29,8 @@ const GROUP_BATCHES_MAX: usize = 256;
 const QUEUE_BYTES_MAX: usize = 64_000_000;
 /// How often a full disk is tried again.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How long a write may wait for the disk to keep up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Answer = Result<Position, CommitError>;
 
@@ -210,7 +212,7 @@ impl Sequencer {
         }
         if self.last != before || !group.operations.is_empty() || group.sync {
             group.operations.push(position_row(self.family, self.last));
-            if let Err(fault) = self.write(&group.operations, group.sync) {
+            if let Err(fault) = self.write(&group.operations, group.sync, PATIENCE) {
                 self.fail(fault, group);
                 return;
             }
@@ -274,17 +276,17 @@ impl Sequencer {
         Ok(())
     }
 
-    fn write(&self, operations: &[Operation], sync: bool) -> Result<(), Fault> {
+    fn write(&self, operations: &[Operation], sync: bool, patience: Duration) -> Result<(), Fault> {
         if let Some(faults) = &self.core.faults {
             faults.before_write(sync)?;
         }
-        self.core.engine.write(operations, sync)
+        self.core.engine.write(operations, sync, patience)
     }
 
     /// Nothing of the group counts. The positions it was given are not given again, because its
     /// bytes may be in the log and come back with the next start.
     fn fail(&mut self, fault: Fault, group: Group) {
-        self.probe_at = matches!(fault, Fault::OutOfSpace(_)).then(|| Instant::now() + PROBE_EVERY);
+        self.probe_at = matches!(fault, Fault::Temporary(_)).then(|| Instant::now() + PROBE_EVERY);
         let reason = fault.reason();
         tracing::error!(%reason, "the store is read-only: a write failed");
         self.core.set_status(Status::ReadOnly(reason.clone()));
@@ -303,13 +305,13 @@ impl Sequencer {
             return;
         }
         self.probe_at = Some(now + PROBE_EVERY);
-        match self.write(&[position_row(self.family, self.last)], true) {
+        match self.write(&[position_row(self.family, self.last)], true, Duration::ZERO) {
             Ok(()) => {
                 tracing::info!("the store takes writes again");
                 self.probe_at = None;
                 self.core.set_status(Status::Ready);
             }
-            Err(Fault::OutOfSpace(_)) => {}
+            Err(Fault::Temporary(_)) => {}
             Err(fault) => {
                 self.probe_at = None;
                 self.core.set_status(Status::ReadOnly(fault.reason()));

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -33,6 +34,9 @@ pub struct EngineOptions {
     pub background_jobs: u16,
     /// Files held open; reading another closes the one used longest ago.
     pub open_files_max: u16,
+    /// Whether [`Durability::Synced`](crate::Durability::Synced) waits for the disk. Without it
+    /// a power cut may lose what was acknowledged; a crash of the process does not.
+    pub synced: bool,
     /// Errors to inject, in tests.
     pub faults: Option<IoFault>,
 }
@@ -48,6 +52,7 @@ impl EngineOptions {
             wal_bytes_max: 64 << 20,
             background_jobs: u16::try_from(cores / 2).unwrap_or(u16::MAX).clamp(2, 8),
             open_files_max: if memory_bytes < (256 << 20) { 512 } else { 4096 },
+            synced: true,
             faults: None,
         }
     }
@@ -104,7 +109,7 @@ impl IoFault {
 
     pub(crate) fn before_write(&self, sync: bool) -> Result<(), Fault> {
         if self.0.disk_full.load(Relaxed) {
-            return Err(Fault::OutOfSpace("No space left on device (injected)".to_owned()));
+            return Err(Fault::Temporary("No space left on device (injected)".to_owned()));
         }
         if take(&self.0.writes) {
             return Err(Fault::Io("write error (injected)".to_owned()));
@@ -125,8 +130,8 @@ fn take(count: &AtomicU32) -> bool {
 pub(crate) enum Fault {
     /// The answer is not in memory and the view may not read files.
     Missed,
-    /// The disk is full: may get better by itself.
-    OutOfSpace(String),
+    /// The disk is full, or nothing can be written for another reason that may pass.
+    Temporary(String),
     /// A checksum is wrong, or something else that was stored.
     Corrupt(String),
     /// Anything else.
@@ -137,7 +142,7 @@ impl Fault {
     pub(crate) fn reason(self) -> String {
         match self {
             Self::Missed => "not in memory".to_owned(),
-            Self::OutOfSpace(reason) | Self::Corrupt(reason) | Self::Io(reason) => reason,
+            Self::Temporary(reason) | Self::Corrupt(reason) | Self::Io(reason) => reason,
         }
     }
 }
@@ -188,10 +193,16 @@ impl Engine {
         }
     }
 
-    /// Applies all operations in their order, or none.
-    pub(crate) fn write(&self, operations: &[Operation], sync: bool) -> Result<(), Fault> {
+    /// Applies all operations in their order, or none. May wait so long for a disk that does not
+    /// keep up.
+    pub(crate) fn write(
+        &self,
+        operations: &[Operation],
+        sync: bool,
+        patience: Duration,
+    ) -> Result<(), Fault> {
         match self {
-            Self::RocksDb(engine) => engine.write(operations, sync),
+            Self::RocksDb(engine) => engine.write(operations, sync, patience),
             Self::Memory(engine) => {
                 engine.write(operations);
                 Ok(())

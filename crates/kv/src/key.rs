@@ -183,13 +183,14 @@ tuple_key!(A 0, B 1);
 tuple_key!(A 0, B 1, C 2);
 tuple_key!(A 0, B 1, C 2, D 3);
 
-/// Declares key structs whose encoding is their fields in order.
+/// Declares key structs whose encoding is their fields in order. The fields are as visible as the
+/// struct.
 #[macro_export]
 macro_rules! key_structs {
-    ($($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
+    ($($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+        $vis struct $name { $($(#[$field_doc])* $vis $field: $type,)* }
 
         impl $crate::Key for $name {
             fn encode(&self, writer: &mut $crate::KeyWriter) {

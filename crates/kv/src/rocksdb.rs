@@ -6,7 +6,12 @@
 
 mod options;
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use ::rocksdb::{DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
@@ -21,10 +26,15 @@ use crate::{
 /// ever committed.
 const CREATION_MARK: &str = "CREATING";
 
+/// How often to look whether writes that were stopped may go on.
+const STOPPED_POLL: Duration = Duration::from_millis(5);
+
 /// An open database.
 pub(crate) struct RocksDb {
     db: DB,
     families: Vec<&'static str>,
+    /// The errors in the background that a write was told of.
+    errors_known: AtomicU64,
 }
 
 impl std::fmt::Debug for RocksDb {
@@ -40,7 +50,7 @@ impl From<::rocksdb::Error> for Fault {
         let full = ["No space left", "Out of space", "Max allowed space"];
         match kind {
             ErrorKind::Incomplete => Self::Missed,
-            _ if full.iter().any(|text| reason.contains(text)) => Self::OutOfSpace(reason),
+            _ if full.iter().any(|text| reason.contains(text)) => Self::Temporary(reason),
             ErrorKind::Corruption => Self::Corrupt(reason),
             _ => Self::Io(reason),
         }
@@ -71,7 +81,7 @@ impl RocksDb {
         for family in families {
             names[usize::from(family.index)] = family.name;
         }
-        Ok(Self { db, families: names })
+        Ok(Self { db, families: names, errors_known: AtomicU64::new(0) })
     }
 
     pub(crate) const fn database(&self) -> &DB {
@@ -94,7 +104,43 @@ impl RocksDb {
         Ok(self.db.get_cf(self.family(family), key)?)
     }
 
-    pub(crate) fn write(&self, operations: &[Operation], sync: bool) -> Result<(), Fault> {
+    /// A full disk does not fail the flushes that writes wait for, it makes them wait until there
+    /// is space. So writes do not wait inside of `RocksDB`, but here, where they can give up.
+    pub(crate) fn write(
+        &self,
+        operations: &[Operation],
+        sync: bool,
+        patience: Duration,
+    ) -> Result<(), Fault> {
+        let give_up_at = Instant::now() + patience;
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        options.set_no_slowdown(true);
+        loop {
+            match self.db.write_opt(self.batch(operations), &options).map_err(Fault::from) {
+                Err(Fault::Missed) => {}
+                result => return result,
+            }
+            if self.property("rocksdb.is-write-stopped")? == 0 {
+                // Only to be slowed down; asking again would never end that.
+                options.set_no_slowdown(false);
+                continue;
+            }
+            let errors = self.property("rocksdb.background-errors")?;
+            let known = self.errors_known.swap(errors, Relaxed);
+            if errors > known || Instant::now() >= give_up_at {
+                let reason = "nothing can be written until a flush succeeds; is the disk full?";
+                return Err(Fault::Temporary(reason.to_owned()));
+            }
+            std::thread::sleep(STOPPED_POLL);
+        }
+    }
+
+    fn property(&self, name: &str) -> Result<u64, Fault> {
+        Ok(self.db.property_int_value(name)?.unwrap_or(0))
+    }
+
+    fn batch(&self, operations: &[Operation]) -> WriteBatch {
         let mut batch = WriteBatch::default();
         for operation in operations {
             match operation {
@@ -112,9 +158,7 @@ impl RocksDb {
                 }
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        Ok(self.db.write_opt(batch, &options)?)
+        batch
     }
 
     pub(crate) fn flush(&self) -> Result<(), Fault> {

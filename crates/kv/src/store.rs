@@ -80,6 +80,7 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) bulletin: Bulletin,
     pub(crate) tally: Tally,
+    synced: bool,
     pub(crate) faults: Option<IoFault>,
     status: Mutex<Status>,
     end: Mutex<Result<(), Error>>,
@@ -147,7 +148,8 @@ impl Store {
         options: &EngineOptions,
     ) -> Result<Self, Error> {
         let engine = RocksDb::open(path, families, options)?;
-        Self::start(Engine::RocksDb(engine), families, options.faults.clone())
+        let synced = options.synced;
+        Self::start(Engine::RocksDb(engine), families, (synced, options.faults.clone()))
     }
 
     /// The reference engine, for tests.
@@ -164,13 +166,14 @@ impl Store {
     /// As [`Store::memory`].
     pub fn memory_with_faults(families: &[ColumnFamily], faults: Option<IoFault>) -> Self {
         let engine = Engine::Memory(Memory::new(families));
-        Self::start(engine, families, faults).expect("only a thread for it could be missing")
+        Self::start(engine, families, (true, faults))
+            .expect("only a thread for it could be missing")
     }
 
     fn start(
         engine: Engine,
         families: &[ColumnFamily],
-        faults: Option<IoFault>,
+        (synced, faults): (bool, Option<IoFault>),
     ) -> Result<Self, Error> {
         let Some(&family) = families.iter().find(|family| family.index == 0) else {
             return Err(Error::Io("no family has the index 0".to_owned()));
@@ -190,6 +193,7 @@ impl Store {
             queue: Queue::default(),
             bulletin: Bulletin::new(Position::from_u64(position)),
             tally: Tally::default(),
+            synced,
             faults,
             status: Mutex::new(Status::Ready),
             end: Mutex::new(Ok(())),
@@ -272,7 +276,9 @@ impl Store {
         batch: Batch,
         durability: Durability,
     ) -> impl Future<Output = Result<Position, CommitError>> + Send + use<> {
-        let submitted = self.handle.core.queue.submit(batch, durability);
+        let core = &self.handle.core;
+        let durability = if core.synced { durability } else { Durability::Buffered };
+        let submitted = core.queue.submit(batch, durability);
         async move { submitted?.await.unwrap_or_else(|_| Err(closed())) }
     }
 

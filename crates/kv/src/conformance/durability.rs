@@ -242,3 +242,57 @@ fn tells_its_size() {
     let store = open(directory.path()).unwrap();
     assert!(store.disk_bytes().unwrap() > 0);
 }
+
+/// A disk that fills and is emptied: nothing acknowledged is lost, nothing refused appears, and
+/// writes go on by themselves.
+#[test]
+#[ignore = "needs an empty file system of about 40 MB, named in KV_SMALL_DISK"]
+fn survives_a_full_disk() {
+    let disk = PathBuf::from(std::env::var_os("KV_SMALL_DISK").unwrap());
+    let (path, ballast) = (disk.join("store"), disk.join("ballast"));
+    // Nothing that a compression makes smaller.
+    let row = |id: u64| -> (u64, Vec<u8>) {
+        let mix = |n: u64| (id << 20 | n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (id, (0..12_500).flat_map(|n| mix(n).wrapping_mul(mix(n)).to_be_bytes()).collect())
+    };
+    let blobs: crate::Table<u64, Vec<u8>> = crate::Table::new("blobs", ROWS, 9, "tests");
+    let acknowledged = run(async {
+        let store = open(&path).unwrap();
+        fs::write(&ballast, vec![1; 15_000_000]).unwrap();
+        let mut acknowledged = Vec::new();
+        let mut refused = 0;
+        for id in 0.. {
+            let (key, value) = row(id);
+            match commit(&store, put(&blobs, &key, &value)).await {
+                Ok(_) => acknowledged.push(key),
+                Err(error) if refused == 5 => {
+                    eprintln!("after {}: {error}", acknowledged.len());
+                    break;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(matches!(store.status(), crate::Status::ReadOnly(_)));
+        assert!(get(&store, &blobs, &acknowledged[0]).is_some(), "reads go on");
+        fs::remove_file(&ballast).unwrap();
+        let start = std::time::Instant::now();
+        while store.status() != crate::Status::Ready {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        eprintln!("writes again after {:?}", start.elapsed());
+        let (key, value) = row(1_000_000);
+        commit(&store, put(&blobs, &key, &value)).await.unwrap();
+        acknowledged.push(key);
+        acknowledged
+    });
+    let dead = tempfile::tempdir().unwrap();
+    copy(&path, dead.path());
+    for path in [path.as_path(), dead.path()] {
+        let store = open(path).unwrap();
+        let reader = store.reader();
+        let rows = reader.scan(&blobs, &blobs.prefix(&()), Direction::Forward, 9999).unwrap();
+        assert!(rows.iter().all(|found| *found == row(found.0)));
+        let keys: Vec<_> = rows.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, acknowledged);
+    }
+}

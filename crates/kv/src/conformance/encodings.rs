@@ -10,7 +10,7 @@ use crate::{
 
 crate::key_structs! {
     /// A key of its own type.
-    pub struct Place {
+    struct Place {
         /// First.
         room: u64,
         /// Then.

@@ -29,18 +29,24 @@ pub(super) fn all(
     } else {
         Cache::new_hyper_clock_cache(bytes, 0)
     };
-    let mut descriptors: Vec<_> = families
+    // RocksDB insists on a default family. It stays empty, but unless it is as small as the others
+    // its memtable's size is what must be free on a full disk before writes go on.
+    let default = (families.iter().all(|family| family.name != DEFAULT_COLUMN_FAMILY_NAME))
+        .then_some(ColumnFamily {
+            name: DEFAULT_COLUMN_FAMILY_NAME,
+            index: u8::MAX,
+            block_size_bytes: 4096,
+            dense: false,
+            point_lookups: false,
+        });
+    let descriptors = families
         .iter()
+        .chain(&default)
         .map(|family| {
             let family_options = family_options(family, options, &cache);
             ColumnFamilyDescriptor::new(family.name, family_options)
         })
         .collect();
-    if families.iter().all(|family| family.name != DEFAULT_COLUMN_FAMILY_NAME) {
-        // RocksDB insists on it; it stays empty.
-        let default = Options::default();
-        descriptors.push(ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, default));
-    }
     (database_options(options, create, cache), descriptors)
 }
 

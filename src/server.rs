@@ -1,0 +1,211 @@
+//! The server: builds everything from the configuration, starts it, drains it and stops it. The
+//! only place that knows all parts.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::{Json, Router, routing};
+use http::StatusCode;
+use kv::{EngineOptions, Status, Store};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use crate::{
+    client_api::{self, ClientApi, RateLimits},
+    config::{self, Config, Serves},
+    ephemeral::{Receipts, Typing},
+    error::ApiError,
+    federation::server_keys,
+    federation_api::{self, FederationApi},
+    http::{
+        App, AppSettings, ListenAddress, ListenError, Listener, ListenerSettings, TlsFiles,
+        TrustedProxies,
+    },
+    id::Interner,
+    rooms::{self, Rooms},
+    storage::{
+        identity::{self, IdentityError},
+        schema::FAMILIES,
+    },
+    sync::Sync,
+    telemetry::metrics::{self, Metrics},
+    time::Clock,
+    users::Users,
+};
+
+/// The share of the memory setting that parsed events take; the rest is the store's.
+const EVENT_CACHE_SHARE: u64 = 8;
+
+/// Why the server cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder of the database cannot be made.
+    #[error("the folder {0} cannot be made")]
+    Folder(PathBuf, #[source] io::Error),
+    /// The database cannot be opened.
+    #[error("the database in {0} cannot be opened")]
+    Database(PathBuf, #[source] kv::Error),
+    /// The database is not this server's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Something that is read at the start cannot be read.
+    #[error(transparent)]
+    Read(#[from] ApiError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The listener of the metrics cannot be opened.
+    #[error("cannot listen on {0} for metrics")]
+    Metrics(SocketAddr, #[source] io::Error),
+}
+
+/// A server whose parts are wired together; it listens once it is told to.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The store.
+    pub store: Store,
+    /// The event graph.
+    pub rooms: Rooms,
+    /// Accounts and what is theirs.
+    pub users: Users,
+    /// What clients are told.
+    pub sync: Sync,
+    client: Arc<ClientApi>,
+    federation: Arc<FederationApi>,
+}
+
+/// Opens the store that the configuration names.
+pub fn open_store(config: &Config) -> Result<Store, StartError> {
+    let path = &config.database.path;
+    std::fs::create_dir_all(path).map_err(|error| StartError::Folder(path.clone(), error))?;
+    let memory = config.database.memory_bytes();
+    let mut options = EngineOptions::with_memory(memory - memory / EVENT_CACHE_SHARE);
+    options.synced = config.database.durable;
+    Store::open(path, &FAMILIES, &options)
+        .map_err(|error| StartError::Database(path.clone(), error))
+}
+
+impl Server {
+    /// Builds all parts on a store. Must run inside the runtime that will serve.
+    pub async fn build(
+        config: Arc<Config>,
+        store: Store,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let name = &config.server.name;
+        let identity = identity::open(&store, name).await?;
+        let interner = Interner::new(identity.interner);
+        let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
+        let rooms = Rooms::new(rooms::Parts {
+            store: store.clone(),
+            interner,
+            signer: signer.clone(),
+            clock: clock.clone(),
+            default_version: config.rooms.default_version.clone(),
+            event_cache_bytes: config.database.memory_bytes() / EVENT_CACHE_SHARE,
+        });
+        let users = Users::new(store.clone(), interner, &config, clock.clone());
+        let typing = Typing::new(store.clone());
+        let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), identity.epoch);
+        let client = Arc::new(ClientApi {
+            config: config.clone(),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            receipts: Receipts::new(store.clone()),
+            typing,
+            sync: sync.clone(),
+            limits: RateLimits::new(&config.rate_limits),
+        });
+        let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
+        Ok(Self { config, store, rooms, users, sync, client, federation })
+    }
+
+    /// The requests that a listener answers.
+    pub fn app(&self, serves: Serves) -> App {
+        let store = self.store.clone();
+        let health = routing::get(move || {
+            let answer = health(&store);
+            async move { answer }
+        });
+        let mut router = Router::new().route("/health", health);
+        if serves.client() {
+            router = router.merge(client_api::routes(self.client.clone()).into_router());
+        }
+        if serves.federation() {
+            router = router.merge(federation_api::routes(self.federation.clone()).into_router());
+        }
+        let server = &self.config.server;
+        let proxies = server.trusted_proxies.iter();
+        let settings = AppSettings {
+            query_tokens: server.access_token_in_query,
+            trusted_proxies: TrustedProxies(proxies.cloned().collect()),
+        };
+        App::new(router, settings)
+    }
+
+    /// Serves on all listeners until `stop` becomes true; then long polls are answered, running
+    /// requests are finished, and what was written is closed.
+    pub async fn serve(
+        self,
+        stop: watch::Receiver<bool>,
+        metrics: Option<Metrics>,
+    ) -> Result<(), StartError> {
+        let mut tasks = JoinSet::new();
+        for listener in &self.config.server.listeners {
+            let bound = bind(listener).await?;
+            match bound.local_address() {
+                Some(address) => tracing::info!("listening on {address}"),
+                None => tracing::info!("listening on {}", listener.address),
+            }
+            tasks.spawn(bound.serve(self.app(listener.serves), stop.clone()));
+        }
+        if let (Some(address), Some(metrics)) = (self.config.metrics.listener, metrics) {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|error| StartError::Metrics(address, error))?;
+            let stopped = stopped(stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = metrics::serve(metrics, listener, stopped).await {
+                    tracing::error!(%error, "the metrics are served no more");
+                }
+            });
+        }
+        stopped(stop).await;
+        self.sync.stop();
+        tasks.join_all().await;
+        if let Err(error) = self.store.close() {
+            tracing::error!(%error, "the store was not closed cleanly; nothing acknowledged is lost");
+        }
+        Ok(())
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn bind(listener: &config::Listener) -> Result<Listener, ListenError> {
+    let address = match &listener.address {
+        config::ListenAddress::Tcp(address) => ListenAddress::Tcp(*address),
+        config::ListenAddress::Unix { path, mode } => {
+            ListenAddress::Unix { path: path.clone(), mode: *mode }
+        }
+    };
+    let tls = listener.tls.as_ref();
+    let tls =
+        tls.map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
+    Listener::bind(&address, tls.as_ref(), ListenerSettings::default()).await
+}
+
+/// Whether the server does its work, for load balancers and monitors.
+fn health(store: &Store) -> (StatusCode, Json<Value>) {
+    match store.status() {
+        Status::Ready => (StatusCode::OK, Json(json!({ "status": "ok" }))),
+        Status::ReadOnly(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "status": "read-only", "reason": reason })),
+        ),
+    }
+}

@@ -1,0 +1,130 @@
+//! What clients are told of what changed: long polls on the commits.
+//!
+//! [`notifier`] knows in memory what changed last for whom, so that a sync without news reads no
+//! storage. `streams` read what is new, one file per kind of thing; [`v3`] is the shape of the
+//! answer.
+
+mod connections;
+mod filter;
+pub mod notifier;
+mod room_table;
+mod streams;
+pub mod token;
+pub mod v3;
+
+use std::{collections::HashMap, sync::Arc};
+
+use kv::Position;
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId};
+
+use self::{
+    connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
+    v3::FilterChoice,
+};
+use crate::{ephemeral::Typing, error::ApiError, http::SessionId, rooms::Rooms, users::Users};
+
+/// How many compiled filters and checked sessions are kept.
+const KEPT_MAX: usize = 10_000;
+
+/// Answers those who sync. Cheap to clone.
+#[derive(Clone)]
+pub struct Sync(Arc<Inner>);
+
+struct Inner {
+    sources: Sources,
+    notifier: Notifier,
+    connections: Connections,
+    /// The epoch of the database.
+    epoch: u64,
+    /// Stored filters never change.
+    filters: Mutex<HashMap<(OwnedUserId, String), Arc<SyncFilter>>>,
+    /// When each session was last seen alive.
+    sessions: Mutex<HashMap<SessionId, Position>>,
+}
+
+impl std::fmt::Debug for Sync {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Sync")
+    }
+}
+
+impl Sync {
+    /// Begins to follow the store's commits. `epoch` is that of the database.
+    pub fn start(rooms: Rooms, users: Users, typing: Typing, epoch: u64) -> Self {
+        let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
+        Self(Arc::new(Inner {
+            sources: Sources { rooms, users, typing },
+            notifier,
+            connections: Connections::default(),
+            epoch,
+            filters: Mutex::default(),
+            sessions: Mutex::default(),
+        }))
+    }
+
+    /// Tells what is new, to others than clients.
+    pub fn notifier(&self) -> &Notifier {
+        &self.0.notifier
+    }
+
+    /// Ends all long polls: the server stops.
+    pub fn stop(&self) {
+        self.0.notifier.stop();
+    }
+
+    /// The filter that a client chose.
+    async fn filter(
+        &self,
+        user_id: &UserId,
+        choice: Option<FilterChoice>,
+    ) -> Result<Arc<SyncFilter>, ApiError> {
+        let interner = self.0.sources.rooms.interner();
+        let id = match choice {
+            None => return Ok(Arc::new(SyncFilter::compile(&Default::default(), interner))),
+            Some(FilterChoice::Inline(definition)) => {
+                return Ok(Arc::new(SyncFilter::compile(&definition, interner)));
+            }
+            Some(FilterChoice::Stored(id)) => id,
+        };
+        let key = (user_id.to_owned(), id);
+        if let Some(filter) = self.0.filters.lock().get(&key) {
+            return Ok(filter.clone());
+        }
+        let definition = self
+            .0
+            .sources
+            .users
+            .filters()
+            .get(user_id, &key.1)
+            .await?
+            .ok_or_else(|| ApiError::invalid_param("There is no filter with this id"))?;
+        let filter = Arc::new(SyncFilter::compile(&definition, interner));
+        let mut filters = self.0.filters.lock();
+        if filters.len() >= KEPT_MAX {
+            filters.clear();
+        }
+        filters.insert(key, filter.clone());
+        Ok(filter)
+    }
+
+    /// Refuses a session that has ended. Asks the store only when one of the user's sessions
+    /// changed since this one was last seen alive.
+    async fn check_session(&self, user_id: &UserId, session: &SessionId) -> Result<(), ApiError> {
+        let notifier = &self.0.notifier;
+        let changed = notifier.sessions_changed(notifier.user(user_id));
+        if self.0.sessions.lock().get(session).is_some_and(|seen| *seen >= changed) {
+            return Ok(());
+        }
+        if !self.0.sources.users.is_alive(session).await? {
+            self.0.sessions.lock().remove(session);
+            return Err(ApiError::unknown_token("The session has ended", false));
+        }
+        let mut sessions = self.0.sessions.lock();
+        if sessions.len() >= KEPT_MAX {
+            sessions.clear();
+        }
+        sessions.insert(*session, changed);
+        Ok(())
+    }
+}

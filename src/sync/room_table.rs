@@ -1,0 +1,308 @@
+//! What changed last in the rooms of the users who sync: memory alone, never a read.
+//!
+//! Only [`super::notifier`] changes it, by the commits in their order; what it says is true at
+//! [`RoomTable::now`]. A room has a slot once a user who syncs has joined it; a user has one from
+//! the first sync on. Where it does not know when something changed, it says later, never earlier:
+//! a sync then looks into the store and finds nothing.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kv::{Commit, Position};
+use tokio::sync::watch;
+
+use crate::{
+    id::{RoomNid, UserNid},
+    storage::{
+        rows::{Membership, MembershipRow},
+        topic,
+    },
+};
+
+/// The rooms of a user, whatever the membership, sorted.
+pub(crate) type Memberships = Arc<[(RoomNid, MembershipRow)]>;
+
+/// When each kind of thing in a room changed last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RoomPositions {
+    /// The timeline and the state.
+    pub(crate) events: Position,
+    /// Receipts.
+    pub(crate) receipts: Position,
+    /// Typing; zero until somebody types.
+    pub(crate) typing: Position,
+}
+
+impl RoomPositions {
+    fn last(self) -> Position {
+        self.events.max(self.receipts).max(self.typing)
+    }
+}
+
+/// What the store says of a user's rooms.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// Everything up to here was seen.
+    pub(crate) at: Position,
+    /// The rooms.
+    pub(crate) memberships: Memberships,
+    /// The last positions of joined rooms that had no slot.
+    pub(crate) rooms: Vec<(RoomNid, RoomPositions)>,
+}
+
+/// What is new for a user.
+#[derive(Clone, Debug)]
+pub(crate) struct News {
+    /// All this is true here: nothing after it may be told.
+    pub(crate) now: Position,
+    /// The user's rooms.
+    pub(crate) memberships: Memberships,
+    /// The joined rooms in which something changed, sorted.
+    pub(crate) rooms: Vec<(RoomNid, RoomPositions)>,
+    /// Whether memberships changed.
+    pub(crate) membership_changes: bool,
+    /// Whether account data changed.
+    pub(crate) account_data: bool,
+}
+
+/// The answer to a look into the table.
+#[derive(Clone, Debug)]
+pub(crate) enum Look {
+    /// Nothing that concerns the user changed up to this position.
+    Nothing(Position),
+    /// Something did.
+    News(News),
+}
+
+#[derive(Debug)]
+struct RoomSlot {
+    nid: RoomNid,
+    positions: RoomPositions,
+    /// The users who have joined and sync.
+    watchers: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct UserSlot {
+    nid: UserNid,
+    memberships: Memberships,
+    /// What `memberships` is true at; `None` before it is loaded.
+    loaded_at: Option<Position>,
+    joined: Vec<u32>,
+    memberships_changed: Position,
+    account_data_changed: Position,
+    sessions_changed: Position,
+    /// When anything changed; those who wait watch it.
+    changed: watch::Sender<Position>,
+    used: bool,
+}
+
+/// The table. See the module.
+#[derive(Debug, Default)]
+pub(crate) struct RoomTable {
+    now: Position,
+    rooms: Vec<RoomSlot>,
+    rooms_by_nid: HashMap<RoomNid, u32>,
+    users: Vec<Option<UserSlot>>,
+    users_by_nid: HashMap<UserNid, u32>,
+    users_free: Vec<u32>,
+    users_max: usize,
+}
+
+impl RoomTable {
+    /// An empty table at this position, for at most so many users.
+    pub(crate) fn new(now: Position, users_max: usize) -> Self {
+        Self { now, users_max, ..Self::default() }
+    }
+
+    /// What the table is true at.
+    pub(crate) const fn now(&self) -> Position {
+        self.now
+    }
+
+    /// Takes in a commit.
+    pub(crate) fn apply(&mut self, commit: &Commit) {
+        self.now = self.now.max(commit.last);
+        for topic in commit.topics.iter() {
+            match topic.space {
+                topic::ROOM_EVENTS | topic::ROOM_RECEIPTS | topic::ROOM_TYPING => {
+                    self.touch_room(topic.space, RoomNid(topic.id));
+                }
+                topic::USER_MEMBERSHIPS
+                | topic::USER_ACCOUNT_DATA
+                | topic::USER_SESSIONS
+                | topic::USER_DEVICES => self.touch_user(topic.space, UserNid(topic.id)),
+                _ => {}
+            }
+        }
+    }
+
+    fn touch_room(&mut self, space: u8, room: RoomNid) {
+        let Some(&slot) = self.rooms_by_nid.get(&room) else { return };
+        let slot = &mut self.rooms[slot as usize];
+        match space {
+            topic::ROOM_EVENTS => slot.positions.events = self.now,
+            topic::ROOM_RECEIPTS => slot.positions.receipts = self.now,
+            _ => slot.positions.typing = self.now,
+        }
+        for &user in &slot.watchers {
+            if let Some(user) = &self.users[user as usize] {
+                user.changed.send_replace(self.now);
+            }
+        }
+    }
+
+    fn touch_user(&mut self, space: u8, user: UserNid) {
+        let Some(&slot) = self.users_by_nid.get(&user) else { return };
+        let Some(user) = &mut self.users[slot as usize] else { return };
+        match space {
+            topic::USER_MEMBERSHIPS => user.memberships_changed = self.now,
+            topic::USER_ACCOUNT_DATA => user.account_data_changed = self.now,
+            topic::USER_SESSIONS => user.sessions_changed = self.now,
+            _ => {}
+        }
+        user.changed.send_replace(self.now);
+    }
+
+    /// What is new for a user since then (`None`: everything). `None`: the user's rooms must be
+    /// loaded first.
+    pub(crate) fn look(&mut self, user: UserNid, since: Option<Position>) -> Option<Look> {
+        let now = self.now;
+        let slot = self.slot_of(user);
+        let user = self.users[slot as usize].as_mut().expect("the slot was just found or made");
+        user.used = true;
+        if user.loaded_at.is_none_or(|at| at < user.memberships_changed) {
+            return None;
+        }
+        let since = since.unwrap_or_default();
+        if since != Position::ZERO && *user.changed.borrow() <= since {
+            return Some(Look::Nothing(now));
+        }
+        let mut rooms: Vec<_> = user
+            .joined
+            .iter()
+            .map(|&room| &self.rooms[room as usize])
+            .filter(|room| room.positions.last() > since)
+            .map(|room| (room.nid, room.positions))
+            .collect();
+        rooms.sort_unstable_by_key(|room| room.0);
+        Some(Look::News(News {
+            now,
+            memberships: user.memberships.clone(),
+            rooms,
+            membership_changes: user.memberships_changed > since,
+            account_data: user.account_data_changed > since,
+        }))
+    }
+
+    /// Tells of every change that concerns the user.
+    pub(crate) fn changes(&mut self, user: UserNid) -> watch::Receiver<Position> {
+        let slot = self.slot_of(user);
+        let user = self.users[slot as usize].as_ref().expect("the slot was just found or made");
+        user.changed.subscribe()
+    }
+
+    /// When the user's sessions changed last, as far as it is known.
+    pub(crate) fn sessions_changed(&mut self, user: UserNid) -> Position {
+        let slot = self.slot_of(user);
+        self.users[slot as usize].as_ref().map_or(self.now, |user| user.sessions_changed)
+    }
+
+    /// Which of these rooms have no slot yet.
+    pub(crate) fn unknown(&self, rooms: impl Iterator<Item = RoomNid>) -> Vec<RoomNid> {
+        rooms.filter(|room| !self.rooms_by_nid.contains_key(room)).collect()
+    }
+
+    /// Takes in what the store says of a user's rooms. The table must be at least as new.
+    pub(crate) fn install(&mut self, user: UserNid, loaded: Loaded) {
+        let user = self.slot_of(user);
+        self.unwatch(user);
+        // Commits after the load passed while the room had no slot: what they touched is unknown.
+        let missed = self.now > loaded.at;
+        let known: HashMap<_, _> = loaded.rooms.into_iter().collect();
+        let joined = |row: &&(RoomNid, MembershipRow)| row.1.membership == Membership::Join;
+        let mut slots = Vec::new();
+        let mut changed = Position::ZERO;
+        for &(nid, _) in loaded.memberships.iter().filter(joined) {
+            let slot = self.room_slot(nid, known.get(&nid).copied().filter(|_| !missed));
+            let room = &mut self.rooms[slot as usize];
+            room.watchers.push(user);
+            changed = changed.max(room.positions.last());
+            slots.push(slot);
+        }
+        let user = self.users[user as usize].as_mut().expect("the slot was just found or made");
+        user.loaded_at = Some(loaded.at);
+        user.memberships = loaded.memberships;
+        user.joined = slots;
+        // A room that was just joined may have changed while it was not watched.
+        user.changed.send_if_modified(|last| {
+            let later = changed > *last;
+            *last = changed.max(*last);
+            later
+        });
+    }
+
+    fn room_slot(&mut self, nid: RoomNid, positions: Option<RoomPositions>) -> u32 {
+        *self.rooms_by_nid.entry(nid).or_insert_with(|| {
+            let unknown =
+                RoomPositions { events: self.now, receipts: self.now, typing: Position::ZERO };
+            let positions = positions.unwrap_or(unknown);
+            self.rooms.push(RoomSlot { nid, positions, watchers: Vec::new() });
+            u32::try_from(self.rooms.len() - 1).expect("there are fewer rooms than 2^32")
+        })
+    }
+
+    fn unwatch(&mut self, user: u32) {
+        let Some(slot) = &mut self.users[user as usize] else { return };
+        for room in slot.joined.drain(..) {
+            let watchers = &mut self.rooms[room as usize].watchers;
+            if let Some(index) = watchers.iter().position(|&watcher| watcher == user) {
+                watchers.swap_remove(index);
+            }
+        }
+    }
+
+    fn slot_of(&mut self, nid: UserNid) -> u32 {
+        if let Some(&slot) = self.users_by_nid.get(&nid) {
+            return slot;
+        }
+        if self.users_by_nid.len() >= self.users_max {
+            self.forget_idle();
+        }
+        let slot = self.users_free.pop().unwrap_or_else(|| {
+            self.users.push(None);
+            u32::try_from(self.users.len() - 1).expect("there are fewer users than 2^32")
+        });
+        self.users_by_nid.insert(nid, slot);
+        self.users[slot as usize] = Some(UserSlot {
+            nid,
+            memberships: Arc::default(),
+            loaded_at: None,
+            joined: Vec::new(),
+            memberships_changed: self.now,
+            account_data_changed: self.now,
+            sessions_changed: self.now,
+            changed: watch::Sender::new(self.now),
+            used: true,
+        });
+        slot
+    }
+
+    /// Forgets the users who did not sync since this was last done and do not wait.
+    fn forget_idle(&mut self) {
+        for slot in 0..self.users.len() {
+            let Some(user) = &mut self.users[slot] else { continue };
+            if std::mem::take(&mut user.used) || user.changed.receiver_count() > 0 {
+                continue;
+            }
+            let nid = user.nid;
+            let slot = u32::try_from(slot).expect("slots are numbered in 32 bits");
+            self.unwatch(slot);
+            self.users[slot as usize] = None;
+            self.users_by_nid.remove(&nid);
+            self.users_free.push(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Receipts: what was read since the client last heard.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
+
+use kv::{Direction, Position};
+use ruma::OwnedEventId;
+use serde::Serialize;
+
+use super::{ClientEvent, Step, plain_event};
+use crate::{
+    error::ApiError,
+    id::RoomNid,
+    storage::schema::ephemeral::{
+        RECEIPTS_BY_POSITION, ReceiptChange, ReceiptKind, ReceiptPositionKey,
+    },
+};
+
+const TYPE: &str = "m.receipt";
+/// How many receipts of one room are told at once, the newest first.
+const RECEIPTS_MAX: usize = 1_000;
+
+/// What there is to tell of a room's receipts.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    /// One event for each thread, since a user may have one receipt in each.
+    pub(crate) events: Vec<ClientEvent>,
+    /// Whether the reader's own are among them.
+    pub(crate) own: bool,
+}
+
+#[derive(Serialize)]
+struct Receipt {
+    ts: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    thread_id: String,
+}
+
+type Content = BTreeMap<OwnedEventId, BTreeMap<&'static str, BTreeMap<String, Receipt>>>;
+
+/// The receipts that were written after `since` (`None`: all).
+pub(crate) fn read(
+    step: &Step<'_>,
+    room: RoomNid,
+    since: Option<Position>,
+) -> Result<Receipts, ApiError> {
+    let mut receipts = Receipts::default();
+    let changes = changes(step, room, since)?;
+    let mut threads: BTreeMap<String, Content> = BTreeMap::new();
+    for change in changes {
+        let ReceiptChange { user_id, kind, thread, event_id, ts } = change;
+        receipts.own |= user_id == step.user_id.as_str();
+        let content = threads.entry(thread.clone()).or_default();
+        let users = content.entry(event_id).or_default().entry(kind.name()).or_default();
+        users.insert(user_id, Receipt { ts, thread_id: thread });
+    }
+    if step.filter.ephemeral.admits_type(TYPE, step.interner()) {
+        receipts.events = threads
+            .values()
+            .map(|content| plain_event(TYPE, content))
+            .collect::<Result<_, ApiError>>()?;
+    }
+    Ok(receipts)
+}
+
+/// Private receipts of others are no one's business; those of ignored users neither.
+fn changes(
+    step: &Step<'_>,
+    room: RoomNid,
+    since: Option<Position>,
+) -> Result<Vec<ReceiptChange>, ApiError> {
+    let start = ReceiptPositionKey { room, position: since.unwrap_or_default() };
+    let end = ReceiptPositionKey { room, position: step.now };
+    let range = RECEIPTS_BY_POSITION.range(Bound::Excluded(&start), Bound::Included(&end));
+    let mut changes = Vec::new();
+    let visit = |_, change: ReceiptChange| {
+        let is_own = change.user_id == step.user_id.as_str();
+        let is_told = is_own
+            || change.kind == ReceiptKind::Read
+                && (step.ignored.is_empty() || !is_ignored(step, &change.user_id));
+        if is_told {
+            changes.push(change);
+        }
+        if changes.len() < RECEIPTS_MAX {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    step.reader.for_each(&RECEIPTS_BY_POSITION, &range, Direction::Backward, visit)?;
+    Ok(changes)
+}
+
+fn is_ignored(step: &Step<'_>, user_id: &str) -> bool {
+    ruma::UserId::parse(user_id)
+        .is_ok_and(|user_id| step.ignored.contains(&step.interner().user(&user_id)))
+}

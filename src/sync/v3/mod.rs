@@ -1,0 +1,306 @@
+//! `GET /sync`: the long poll, and the building of its answer in one read step.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+mod answer;
+mod joined;
+mod others;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use kv::{Position, Reader};
+use ruma::{
+    OwnedDeviceId, OwnedUserId,
+    api::client::filter::{EventFormat, FilterDefinition},
+};
+use tokio::time::Instant;
+
+use self::answer::Answer;
+pub use self::answer::StateForm;
+use super::{
+    Sync,
+    connections::{DeviceKey, Members},
+    filter::SyncFilter,
+    room_table::{Look, News, RoomPositions},
+    streams::{
+        Step,
+        account_data::{self, AccountData},
+    },
+    token::SyncToken,
+};
+use crate::{
+    error::ApiError,
+    http::SessionId,
+    id::RoomNid,
+    rooms::{
+        Room,
+        render::{Detail, Form},
+    },
+    storage::rows::{Membership, MembershipRow},
+};
+
+/// How long a client may wait at most.
+const TIMEOUT_MAX: Duration = Duration::from_secs(90);
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// The device.
+    pub device_id: OwnedDeviceId,
+    /// The session: when it ends, so does the poll.
+    pub session: SessionId,
+    /// The token of the last answer.
+    pub since: Option<String>,
+    /// The filter.
+    pub filter: Option<FilterChoice>,
+    /// How long to wait for news.
+    pub timeout: Duration,
+    /// Whether all state of all rooms is wanted again.
+    pub full_state: bool,
+    /// Which state is told with a timeline.
+    pub state_form: StateForm,
+}
+
+/// A filter that was stored, or that comes with the request.
+#[derive(Clone, Debug)]
+pub enum FilterChoice {
+    /// The id of a stored one.
+    Stored(String),
+    /// A filter.
+    Inline(Box<FilterDefinition>),
+}
+
+/// Who asks, and what of the request the building of an answer needs.
+#[derive(Clone)]
+struct Asked {
+    device: DeviceKey,
+    /// `None`: the client begins.
+    since: Option<Position>,
+    full_state: bool,
+    state_form: StateForm,
+    filter: Arc<SyncFilter>,
+    known: Arc<Members>,
+}
+
+/// The building of one answer.
+struct Build<'a> {
+    step: Step<'a>,
+    request: &'a Asked,
+    /// What the client knows; later than its token when nothing came between.
+    since: Option<Position>,
+    account_data: AccountData,
+    all_account_data: Option<AccountData>,
+}
+
+impl Sync {
+    /// Answers `GET /sync` as JSON.
+    pub async fn v3(&self, request: Request) -> Result<Vec<u8>, ApiError> {
+        let token = request.since.as_deref().map(SyncToken::parse).transpose()?;
+        let filter = self.filter(&request.user_id, request.filter).await?;
+        // Whatever was answered before this request came must be seen by it.
+        let newest = self.0.sources.rooms.store().position();
+        self.0.notifier.wait_until(newest).await;
+        let since = token.and_then(|token| token.since(self.0.epoch, newest));
+        let device = (request.user_id, request.device_id);
+        let asked = Asked {
+            known: self.0.connections.members(&device, since),
+            device,
+            since,
+            full_state: request.full_state,
+            state_form: request.state_form,
+            filter,
+        };
+        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        let (answer, told, next) = self.poll(&asked, &request.session, deadline).await?;
+        self.0.connections.tell_members(&asked.device, since, (next, told));
+        let token = SyncToken { epoch: self.0.epoch, position: next };
+        let answer = Answer { next_batch: token.to_string(), ..answer };
+        serde_json::to_vec(&answer).map_err(ApiError::internal)
+    }
+
+    /// Waits until there is something to tell, or until the time is over.
+    async fn poll(
+        &self,
+        asked: &Asked,
+        session: &SessionId,
+        deadline: Instant,
+    ) -> Result<(Answer, Members, Position), ApiError> {
+        let (user_id, _) = &asked.device;
+        let mut changes = self.0.notifier.changes(self.0.notifier.user(user_id));
+        let mut stopped = self.0.notifier.stopped();
+        let mut poll = None;
+        let mut since = asked.since;
+        loop {
+            changes.borrow_and_update();
+            self.check_session(user_id, session).await?;
+            let now = match self.0.notifier.look(user_id, since).await? {
+                Look::Nothing(now) if !asked.full_state => now,
+                look => {
+                    let news = match look {
+                        Look::News(news) => news,
+                        // Everything is wanted, so everything is news.
+                        Look::Nothing(_) => self.everything(user_id).await?,
+                    };
+                    let now = news.now;
+                    let (answer, told) = self.build(asked, since, news).await?;
+                    if !answer.is_empty() || asked.since.is_none() || asked.full_state {
+                        return Ok((answer, told, now));
+                    }
+                    now
+                }
+            };
+            since = Some(now);
+            if Instant::now() >= deadline || *stopped.borrow() {
+                return Ok((Answer::default(), Members::new(), now));
+            }
+            let poll =
+                poll.get_or_insert_with(|| self.0.connections.open_poll(asked.device.clone()));
+            tokio::select! {
+                // The sender lives as long as `self`.
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+                () = poll.ended() => return Ok((Answer::default(), Members::new(), now)),
+                _ = stopped.changed() => {}
+            }
+        }
+    }
+
+    async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {
+        match self.0.notifier.look(user_id, None).await? {
+            Look::News(news) => Ok(news),
+            Look::Nothing(_) => Err(ApiError::internal_text("a look at everything saw nothing")),
+        }
+    }
+
+    /// Reads the answer, in one step.
+    async fn build(
+        &self,
+        asked: &Asked,
+        since: Option<Position>,
+        news: News,
+    ) -> Result<(Answer, Members), ApiError> {
+        let (sources, asked) = (self.0.sources.clone(), asked.clone());
+        let store = sources.rooms.store().clone();
+        store
+            .read(move |reader| {
+                let step = step(&sources, reader, &asked, news.now)?;
+                let all_account_data = None;
+                let account_data = AccountData::default();
+                let mut build =
+                    Build { step, request: &asked, since, account_data, all_account_data };
+                let answer = build.answer(&news)?;
+                Ok((answer, build.step.told))
+            })
+            .await
+    }
+}
+
+fn step<'a>(
+    sources: &'a super::streams::Sources,
+    reader: &'a Reader<'a>,
+    asked: &'a Asked,
+    now: Position,
+) -> Result<Step<'a>, ApiError> {
+    let (user_id, device_id) = &asked.device;
+    let mut step = Step {
+        sources,
+        reader,
+        filter: &asked.filter,
+        user_id,
+        device_id,
+        form: Form {
+            format: asked.filter.format.clone(),
+            room_id: asked.filter.format == EventFormat::Federation,
+            device_id: Some(device_id.clone()),
+            now: sources.rooms.clock().now(),
+            detail: Detail::Full,
+        },
+        now,
+        known: &asked.known,
+        told: Members::new(),
+        ignored: std::collections::HashSet::new(),
+    };
+    step.ignored = account_data::read_ignored_users(&step)?;
+    Ok(step)
+}
+
+impl Build<'_> {
+    fn answer(&mut self, news: &News) -> Result<Answer, ApiError> {
+        let mut answer = Answer::default();
+        if news.account_data || self.since.is_none() {
+            self.account_data = account_data::read(&self.step, self.since)?;
+            answer.account_data = std::mem::take(&mut self.account_data.global).into();
+        }
+        let mut joined: BTreeMap<RoomNid, RoomPositions> = news.rooms.iter().copied().collect();
+        let changed: Vec<RoomNid> = self.account_data.rooms.keys().copied().collect();
+        for room in changed {
+            joined.entry(room).or_default();
+        }
+        for (nid, row) in news.memberships.iter() {
+            let is_new = self.since.is_none_or(|since| row.position > since);
+            let is_wanted = match row.membership {
+                Membership::Join => joined.contains_key(nid) || self.request.full_state,
+                Membership::Leave | Membership::Ban => is_new && self.tells_leave(row),
+                Membership::Invite | Membership::Knock => is_new || self.request.full_state,
+                Membership::None => false,
+            };
+            if !is_wanted {
+                continue;
+            }
+            let Some(room) = self.step.sources.rooms.room_by_nid(self.step.reader, *nid)? else {
+                continue;
+            };
+            if self.step.filter.admits_room(&room.id) {
+                let positions = joined.get(nid).copied().unwrap_or_default();
+                self.add_room(&mut answer, &room, (row, positions))?;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Whether a room that was left is told: in an initial sync only to those who want it, and
+    /// never when it is forgotten. Other devices must learn of the leave all the same.
+    fn tells_leave(&self, row: &MembershipRow) -> bool {
+        self.since.is_some() || (self.step.filter.include_leave && !row.forgotten)
+    }
+
+    fn add_room(
+        &mut self,
+        answer: &mut Answer,
+        room: &Room,
+        (row, positions): (&MembershipRow, RoomPositions),
+    ) -> Result<(), ApiError> {
+        let rooms = &mut answer.rooms;
+        match row.membership {
+            Membership::Join => {
+                if let Some(joined) = self.joined(room, row, positions)? {
+                    rooms.join.insert(room.id.clone(), joined);
+                }
+            }
+            Membership::Invite => {
+                if let Some(invited) = self.invited(room, row)? {
+                    rooms.invite.insert(room.id.clone(), invited);
+                }
+            }
+            Membership::Knock => {
+                rooms.knock.insert(room.id.clone(), self.knocked(room, row)?);
+            }
+            Membership::Leave | Membership::Ban => {
+                rooms.leave.insert(room.id.clone(), self.left(room, row)?);
+            }
+            Membership::None => {}
+        }
+        Ok(())
+    }
+
+    /// All account data, for rooms that are new to the client.
+    fn all_account_data(&mut self) -> Result<&mut AccountData, ApiError> {
+        let data = match self.all_account_data.take() {
+            Some(data) => data,
+            None => account_data::read(&self.step, None)?,
+        };
+        Ok(self.all_account_data.insert(data))
+    }
+}
