@@ -3,10 +3,10 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use axum::{Json, Router, routing};
-use http::StatusCode;
+use axum::{Router, response::Response, routing};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use kv::{EngineOptions, Status, Store};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
@@ -200,12 +200,16 @@ async fn bind(listener: &config::Listener) -> Result<Listener, ListenError> {
 }
 
 /// Whether the server does its work, for load balancers and monitors.
-fn health(store: &Store) -> (StatusCode, Json<Value>) {
-    match store.status() {
-        Status::Ready => (StatusCode::OK, Json(json!({ "status": "ok" }))),
+fn health(store: &Store) -> Response {
+    let (status, body) = match store.status() {
+        Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
         Status::ReadOnly(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "status": "read-only", "reason": reason })),
+            json!({ "status": "read-only", "reason": reason }),
         ),
-    }
+    };
+    let mut response = Response::new(body.to_string().into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
