@@ -3,12 +3,20 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
+pub mod account;
+pub mod account_routes;
 pub mod alias;
+pub mod config;
 pub mod context;
 pub mod create_room;
+pub mod device;
+pub mod discovery;
+pub mod filter;
 pub mod membership;
 pub mod membership_change;
 pub mod message;
+pub mod profile;
+pub mod push;
 pub mod rate;
 pub mod read_marker;
 pub mod read_routes;
@@ -16,9 +24,14 @@ pub mod receipt;
 pub mod room;
 pub mod routes;
 pub mod send;
+pub mod session;
 pub mod state;
 pub mod sync;
+pub mod tag;
+pub mod thirdparty;
 pub mod typing;
+pub mod uiaa;
+pub mod voip;
 
 use std::sync::Arc;
 

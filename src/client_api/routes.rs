@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    ClientApi, alias, create_room, membership_change, read_marker, read_routes::read_routes,
-    receipt, send, sync, typing,
+    ClientApi, account_routes::account_routes, alias, create_room, membership_change, read_marker,
+    read_routes::read_routes, receipt, send, sync, typing,
 };
 use crate::http::{Options, Routes};
 
@@ -21,7 +21,7 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 /// All routes of this API.
 pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
     let routes = Routes::new(state);
-    let routes = sync_routes(read_routes(routes));
+    let routes = sync_routes(read_routes(account_routes(routes)));
     write_routes(routes)
 }
 

@@ -1,8 +1,8 @@
 //! Users: accounts, their sessions and devices, and what is stored for them.
 //!
 //! Called by the client-server API, by sync and by the admin commands. Reads are single steps on
-//! the store; writes are checked against what they were decided on. Nothing here knows rooms: a
-//! caller passes on what rooms must learn (a new display name, a deactivation).
+//! the store; writes are checked against what they were decided on. Only `in_rooms` knows rooms: the
+//! handlers call it with what rooms must learn (a new display name, a deactivation).
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
@@ -11,6 +11,7 @@ mod accounts;
 mod deactivation;
 mod devices;
 mod filters;
+pub mod in_rooms;
 mod login;
 mod passwords;
 mod profiles;
@@ -18,6 +19,7 @@ mod push_rules;
 mod registration;
 pub mod secret;
 mod sessions;
+mod tags;
 pub mod uiaa;
 
 use std::sync::Arc;
@@ -34,8 +36,9 @@ pub use self::{
     login::{Login, LoginAttempt},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
-    registration::{Registered, Registration, RegistrationAttempt},
+    registration::{Registration, RegistrationAttempt},
     sessions::{IssuedSession, NewSession, Sessions},
+    tags::Tags,
     uiaa::Uiaa,
 };
 use crate::{
@@ -63,6 +66,7 @@ struct Parts {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    tags: Tags,
     filters: Filters,
 }
 
@@ -87,6 +91,7 @@ impl Users {
         Self(Arc::new(Parts {
             profiles: Profiles::new(store.clone(), config),
             push_rules: PushRules::new(account_data.clone()),
+            tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),
             store,
             interner,
@@ -144,6 +149,11 @@ impl Users {
     /// Push rules.
     pub fn push_rules(&self) -> &PushRules {
         &self.0.push_rules
+    }
+
+    /// Tags of rooms.
+    pub fn tags(&self) -> &Tags {
+        &self.0.tags
     }
 
     /// Stored filters.

@@ -5,6 +5,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
+use std::sync::Arc;
+
 use kv::{Batch, Json, Store};
 use ruma::{MxcUri, OwnedMxcUri, UserId};
 use serde_json::Value;
@@ -12,10 +14,12 @@ use serde_json::Value;
 use super::{
     accounts::{ATTEMPTS, busy, commit},
     devices::too_large,
+    login::limiter,
 };
 use crate::{
     config::Config,
     error::ApiError,
+    http::{ClientAddress, RateLimiter},
     storage::{
         rows::users::ProfileRow,
         schema::users::{ACCOUNTS, PROFILES},
@@ -67,15 +71,23 @@ pub struct Profiles {
     store: Store,
     display_name_bytes_max: usize,
     avatar_url_bytes_max: usize,
+    lookups: Arc<RateLimiter>,
 }
 
 impl Profiles {
     pub(super) fn new(store: Store, config: &Config) -> Self {
+        let limits = &config.rate_limits;
         Self {
             store,
+            lookups: Arc::new(limiter(limits.enabled, limits.profile_lookups)),
             display_name_bytes_max: config.limits.display_name_size_bytes_max,
             avatar_url_bytes_max: config.limits.avatar_url_size_bytes_max,
         }
+    }
+
+    /// Refuses too many look-ups from one address.
+    pub fn limit_lookups(&self, address: ClientAddress) -> Result<(), ApiError> {
+        self.lookups.check(address.limit_key())
     }
 
     /// The profile of a local user; `None`: there is no such user (any more).

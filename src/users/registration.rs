@@ -32,17 +32,10 @@ const GENERATED_NAME_LENGTH: usize = 10;
 pub struct RegistrationAttempt<'a> {
     /// The wanted name; one is made up where none is wanted.
     pub username: Option<&'a str>,
-    /// The password.
-    pub password: &'a str,
+    /// The password; without one the request is refused.
+    pub password: Option<&'a str>,
     /// The registration token that was shown.
     pub token: Option<String>,
-}
-
-/// A new account.
-#[derive(Clone, Debug)]
-pub struct Registered {
-    /// The user.
-    pub user_id: OwnedUserId,
 }
 
 /// Makes accounts.
@@ -83,10 +76,14 @@ impl Registration {
         flows
     }
 
-    /// Refuses where registration is off, or too many come from one address.
-    pub fn check_allowed(&self, address: ClientAddress) -> Result<(), ApiError> {
+    /// Refuses where registration is off, or too much comes from one address: accounts, or guesses
+    /// at a token.
+    pub fn check_allowed(&self, address: ClientAddress, shows_token: bool) -> Result<(), ApiError> {
         if self.flows().is_empty() {
             return Err(ApiError::forbidden("Registration is disabled on this server"));
+        }
+        if shows_token {
+            self.0.token_checks.check(address.limit_key())?;
         }
         self.0.by_address.peek(address.limit_key())
     }
@@ -103,7 +100,9 @@ impl Registration {
         &self,
         attempt: RegistrationAttempt<'_>,
         address: ClientAddress,
-    ) -> Result<Registered, ApiError> {
+    ) -> Result<OwnedUserId, ApiError> {
+        let password =
+            attempt.password.ok_or_else(|| ApiError::missing_param("`password` is missing"))?;
         self.0.by_address.check(address.limit_key())?;
         let user_id = match attempt.username {
             Some(username) => self.check_username(username).await?,
@@ -112,13 +111,13 @@ impl Registration {
                 self.0.accounts.new_user_id(&name)?
             }
         };
-        let password_hash = self.0.accounts.hash_password(attempt.password).await?;
+        let password_hash = self.0.accounts.hash_password(password).await?;
         for _ in 0..ATTEMPTS {
             let batch = self.use_token(attempt.token.as_deref()).await?;
             let password_hash = Some(password_hash.as_str());
             let new = NewAccount { user_id: &user_id, password_hash, admin: false };
             if self.0.accounts.create(new, batch).await? {
-                return Ok(Registered { user_id });
+                return Ok(user_id);
             }
         }
         Err(busy())

@@ -1,0 +1,95 @@
+//! The endpoints about accounts and what is theirs, in the order of the specification.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
+
+use http::Method;
+use ruma::UserId;
+
+use super::{
+    ClientApi, account, config, device, discovery, filter, profile, push, session, tag, thirdparty,
+    voip,
+};
+use crate::{
+    error::ApiError,
+    http::{Options, Requester, Routes},
+};
+
+/// Adds the endpoints about accounts and what is theirs.
+#[must_use]
+pub fn account_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    user_data_routes(push_routes(session_routes(routes)))
+}
+
+fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(discovery::discover_homeserver)
+        .add(discovery::discover_homeserver_of_federation)
+        .add(discovery::get_supported_versions)
+        .add(session::get_login_types)
+        .add(session::login)
+        .add(session::refresh_token)
+        .add(session::logout)
+        .add(session::logout_all)
+        .add(account::deactivate)
+        .add(account::change_password)
+        .add(account::register)
+        .add(account::get_username_availability)
+        .add(account::check_registration_token_validity)
+        .add(account::get_3pids)
+        .add(account::whoami)
+        .add(discovery::get_capabilities)
+}
+
+fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(filter::create_filter)
+        .add(filter::get_filter)
+        .add(profile::get_profile)
+        .add(profile::get_profile_field)
+        .add(profile::set_profile_field)
+        .add(profile::delete_profile_field)
+        .add_raw(&Method::GET, voip::TURN_SERVER_PATHS, voip::get_turn_server_info)
+        .add(device::get_devices)
+        .add(device::get_device)
+        .add(device::update_device)
+        .add(device::delete_device)
+        .add(device::delete_devices)
+        .add(tag::get_tags)
+        .add(tag::create_tag)
+        .add(tag::delete_tag)
+        .add(config::get_global_account_data)
+        .add(config::set_global_account_data)
+        .add(config::get_room_account_data)
+        .add(config::set_room_account_data)
+        .add(thirdparty::get_protocols)
+}
+
+fn push_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    // The specification has the first two with a slash at the end, some clients send none.
+    let all = Options::DEFAULT
+        .more_paths(&["/_matrix/client/r0/pushrules", "/_matrix/client/v3/pushrules"]);
+    let global = Options::DEFAULT.more_paths(&[
+        "/_matrix/client/r0/pushrules/global",
+        "/_matrix/client/v3/pushrules/global",
+    ]);
+    routes
+        .add(push::get_pushers)
+        .add_with(all, push::get_pushrules_all)
+        .add_with(global, push::get_pushrules_global_scope)
+        .add(push::get_pushrule)
+        .add(push::set_pushrule)
+        .add(push::delete_pushrule)
+        .add(push::get_pushrule_enabled)
+        .add(push::set_pushrule_enabled)
+        .add(push::get_pushrule_actions)
+        .add(push::set_pushrule_actions)
+}
+
+/// Refuses what only the user may do.
+pub(super) fn check_self(requester: &Requester, user_id: &UserId) -> Result<(), ApiError> {
+    if requester.user_id == user_id {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden("This belongs to another user"))
+    }
+}

@@ -1,0 +1,92 @@
+//! Devices of the user who asks.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#device-management>
+
+use std::sync::Arc;
+
+use ruma::{
+    MilliSecondsSinceUnixEpoch, UInt,
+    api::client::device::{
+        Device, delete_device, delete_devices, get_device, get_devices, update_device,
+    },
+};
+
+use super::{ClientApi, uiaa};
+use crate::{
+    error::ApiError,
+    http::Requester,
+    users::{KnownDevice, Selection},
+};
+
+/// `GET /_matrix/client/v3/devices`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
+pub(super) async fn get_devices(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    _request: get_devices::v3::Request,
+) -> Result<get_devices::v3::Response, ApiError> {
+    let devices = app.users.devices().list(&auth.user_id).await?;
+    Ok(get_devices::v3::Response::new(devices.into_iter().map(shown).collect()))
+}
+
+/// `GET /_matrix/client/v3/devices/{deviceId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devicesdeviceid>
+pub(super) async fn get_device(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: get_device::v3::Request,
+) -> Result<get_device::v3::Response, ApiError> {
+    let device = app.users.devices().get(&auth.user_id, &request.device_id).await?;
+    let device = device.ok_or_else(|| ApiError::not_found("There is no such device"))?;
+    Ok(get_device::v3::Response::new(shown(device)))
+}
+
+/// `PUT /_matrix/client/v3/devices/{deviceId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid>
+pub(super) async fn update_device(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: update_device::v3::Request,
+) -> Result<update_device::v3::Response, ApiError> {
+    let devices = app.users.devices();
+    devices.rename(&auth.user_id, &request.device_id, request.display_name).await?;
+    Ok(update_device::v3::Response::new())
+}
+
+/// `DELETE /_matrix/client/v3/devices/{deviceId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3devicesdeviceid>
+pub(super) async fn delete_device(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: delete_device::v3::Request,
+) -> Result<delete_device::v3::Response, ApiError> {
+    let name = format!("DELETE devices/{}", request.device_id);
+    uiaa::check_password(&app, &auth, request.auth.as_ref(), (&name, &[])).await?;
+    let device = [request.device_id];
+    app.users.devices().remove(&auth.user_id, Selection::These(&device)).await?;
+    Ok(delete_device::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/delete_devices`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3delete_devices>
+pub(super) async fn delete_devices(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: delete_devices::v3::Request,
+) -> Result<delete_devices::v3::Response, ApiError> {
+    let parameters: Vec<&[u8]> =
+        request.devices.iter().map(|device| device.as_str().as_bytes()).collect();
+    let operation = ("POST delete_devices", parameters.as_slice());
+    uiaa::check_password(&app, &auth, request.auth.as_ref(), operation).await?;
+    app.users.devices().remove(&auth.user_id, Selection::These(&request.devices)).await?;
+    Ok(delete_devices::v3::Response::new())
+}
+
+fn shown(known: KnownDevice) -> Device {
+    let mut device = Device::new(known.device_id);
+    device.display_name = known.row.display_name;
+    device.last_seen_ip = known.seen.as_ref().map(|seen| seen.address.to_string());
+    device.last_seen_ts =
+        known.seen.map(|seen| MilliSecondsSinceUnixEpoch(UInt::new_saturating(seen.ts)));
+    device
+}

@@ -1,0 +1,108 @@
+//! What the server is and can: versions, capabilities, where clients and servers find it.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#server-discovery>
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ruma::api::{
+    client::discovery::{
+        discover_homeserver,
+        get_capabilities::{
+            self,
+            v3::{
+                Capabilities, ProfileFieldsCapability, RoomVersionStability,
+                RoomVersionsCapability, ThirdPartyIdChangesCapability,
+            },
+        },
+        get_supported_versions,
+    },
+    federation::discovery::discover_homeserver as discover_federation,
+};
+use url::Url;
+
+use super::ClientApi;
+use crate::{
+    error::ApiError,
+    http::{MaybeRequester, NoAuth, Requester},
+    rooms::CREATABLE_VERSIONS,
+};
+
+/// Each version by itself: clients look for one by its exact name.
+const VERSIONS: [&str; 19] = [
+    "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11",
+    "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
+];
+
+/// Only what works.
+const UNSTABLE_FEATURES: [&str; 2] = ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+
+/// `GET /.well-known/matrix/client`
+/// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
+pub(super) async fn discover_homeserver(
+    app: Arc<ClientApi>,
+    _auth: NoAuth,
+    _request: discover_homeserver::Request,
+) -> Result<discover_homeserver::Response, ApiError> {
+    let url = app.config.server.public_base_url.as_ref().ok_or_else(not_configured)?;
+    let homeserver = discover_homeserver::HomeserverInfo::new(base_url(url));
+    Ok(discover_homeserver::Response::new(homeserver))
+}
+
+/// `GET /.well-known/matrix/server`
+/// <https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver>
+pub(super) async fn discover_homeserver_of_federation(
+    app: Arc<ClientApi>,
+    _auth: NoAuth,
+    _request: discover_federation::Request,
+) -> Result<discover_federation::Response, ApiError> {
+    let url = app.config.server.public_base_url.as_ref().ok_or_else(not_configured)?;
+    let host = url.host_str().ok_or_else(not_configured)?;
+    let port = url.port_or_known_default().unwrap_or(443);
+    let server = format!("{host}:{port}").try_into().map_err(ApiError::internal)?;
+    Ok(discover_federation::Response::new(server))
+}
+
+/// `GET /_matrix/client/versions`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>
+pub(super) async fn get_supported_versions(
+    _app: Arc<ClientApi>,
+    _auth: MaybeRequester,
+    _request: get_supported_versions::Request,
+) -> Result<get_supported_versions::Response, ApiError> {
+    let versions = VERSIONS.map(str::to_owned).to_vec();
+    let mut response = get_supported_versions::Response::new(versions);
+    response.unstable_features =
+        UNSTABLE_FEATURES.iter().map(|feature| ((*feature).to_owned(), true)).collect();
+    Ok(response)
+}
+
+/// `GET /_matrix/client/v3/capabilities`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities>
+///
+/// What is as the specification assumes it anyway (`m.change_password`, `m.set_displayname`,
+/// `m.set_avatar_url`) is left out.
+pub(super) async fn get_capabilities(
+    app: Arc<ClientApi>,
+    _auth: Requester,
+    _request: get_capabilities::v3::Request,
+) -> Result<get_capabilities::v3::Response, ApiError> {
+    let available: BTreeMap<_, _> = CREATABLE_VERSIONS
+        .into_iter()
+        .map(|version| (version, RoomVersionStability::Stable))
+        .collect();
+    let default = app.config.rooms.default_version.clone();
+    let mut capabilities = Capabilities::new();
+    capabilities.room_versions = RoomVersionsCapability::new(default, available);
+    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    Ok(get_capabilities::v3::Response::new(capabilities))
+}
+
+/// The address as clients expect it: without a slash at its end.
+pub(super) fn base_url(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+fn not_configured() -> ApiError {
+    ApiError::not_found("The server has no public address in its configuration")
+}

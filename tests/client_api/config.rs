@@ -1,0 +1,146 @@
+//! Account data and tags.
+
+use causerie::storage::{
+    rows::{Membership, MembershipRow},
+    schema::rooms::{MEMBERSHIPS, MembershipKey},
+};
+use kv::{Batch, Durability, Position};
+use ruma::{RoomId, room_id};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, TestServer, TestUser};
+
+const ROOM: &str = "!room:example.org";
+
+async fn set(server: &TestServer, user: &TestUser, kind: &str, content: Value) -> Answer {
+    let path = format!("v3/user/{}/account_data/{kind}", user.user_id);
+    server.put(&path, content).token(&user.token).send().await
+}
+
+async fn get(server: &TestServer, user: &TestUser, kind: &str) -> Answer {
+    let path = format!("v3/user/{}/account_data/{kind}", user.user_id);
+    server.get(&path).token(&user.token).send().await
+}
+
+/// As if the user had joined the room.
+async fn join(server: &TestServer, user: &TestUser, room_id: &RoomId) {
+    let key = MembershipKey {
+        user_id: user.user_id.to_string(),
+        room: server.server.rooms.interner().room(room_id),
+    };
+    let row = MembershipRow {
+        membership: Membership::Join,
+        event: causerie::id::EventNid(1),
+        position: Position::pending(0),
+        was_joined: true,
+        forgotten: false,
+    };
+    let mut batch = Batch::new();
+    batch.put(&MEMBERSHIPS, &key, &row);
+    server.server.store.commit(batch, Durability::Buffered).await.unwrap();
+}
+
+#[tokio::test]
+async fn account_data_is_kept_and_told_in_the_order_of_its_writes() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    assert_eq!(get(&server, &alice, "m.direct").await.outcome(), (404, "M_NOT_FOUND"));
+    set(&server, &alice, "m.direct", json!({ "one": 1 })).await.ok();
+    let since = server.server.store.position();
+    set(&server, &alice, "org.other", json!({})).await.ok();
+    set(&server, &alice, "m.direct", json!({ "two": 2 })).await.ok();
+    set(&server, &alice, "m.direct", json!({ "three": 3 })).await.ok();
+    assert_eq!(get(&server, &alice, "m.direct").await.ok(), json!({ "three": 3 }));
+    let data = server.server.users.account_data();
+    let kinds = |since| {
+        let reader = server.server.store.reader();
+        let entries = data.since(&reader, &alice.user_id, since).unwrap();
+        entries.into_iter().map(|entry| (entry.kind, entry.content.get().to_owned())).collect()
+    };
+    let changed: Vec<(String, String)> = kinds(since);
+    let expected = [("org.other", "{}"), ("m.direct", r#"{"three":3}"#)];
+    assert_eq!(changed, expected.map(|(kind, content)| (kind.to_owned(), content.to_owned())));
+    let all: Vec<(String, String)> = kinds(Position::ZERO);
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[2].0, "m.push_rules");
+    let none: Vec<(String, String)> = kinds(server.server.store.position());
+    assert_eq!(none, []);
+}
+
+#[tokio::test]
+async fn what_the_server_manages_is_read_but_not_set() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    for kind in ["m.push_rules", "m.fully_read"] {
+        assert_eq!(set(&server, &alice, kind, json!({})).await.outcome(), (405, "M_BAD_JSON"));
+    }
+    let rules = get(&server, &alice, "m.push_rules").await.ok();
+    assert!(rules["global"]["override"].is_array());
+    let path = format!("v3/user/{}/account_data/m.direct", alice.user_id);
+    let answer = server.get(&path).token(&bob.token).send().await;
+    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    let answer = server.put(&path, json!({})).token(&bob.token).send().await;
+    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    assert_eq!(set(&server, &alice, "m.direct", json!([])).await.outcome().0, 400);
+}
+
+#[tokio::test]
+async fn t90_account_data_has_a_size() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    let content = |size: usize| json!({ "x": "x".repeat(size - 8) });
+    set(&server, &alice, "org.large", content(64 * 1024)).await.ok();
+    assert_eq!(get(&server, &alice, "org.large").await.ok(), content(64 * 1024));
+    let answer = set(&server, &alice, "org.large", content(64 * 1024 + 1)).await;
+    assert_eq!(answer.outcome(), (413, "M_TOO_LARGE"));
+    let answer = set(&server, &alice, &"x".repeat(256), json!({})).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+}
+
+#[tokio::test]
+async fn t90_there_are_so_many_types_and_no_more() {
+    let server = TestServer::with(|config| config.limits.account_data_types_max = 20).await;
+    let alice = server.register("alice").await;
+    for number in 0..20 {
+        set(&server, &alice, &format!("org.n{number}"), json!({})).await.ok();
+    }
+    let answer = set(&server, &alice, "org.more", json!({})).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+    set(&server, &alice, "org.n0", json!({ "again": true })).await.ok();
+}
+
+#[tokio::test]
+async fn t90_rooms_that_the_user_never_was_in_hold_nothing() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    let path = format!("v3/user/{}/rooms/{ROOM}/account_data/org.x", alice.user_id);
+    let answer = server.put(&path, json!({})).token(&alice.token).send().await;
+    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    join(&server, &alice, room_id!("!room:example.org")).await;
+    server.put(&path, json!({ "a": 1 })).token(&alice.token).send().await.ok();
+    let body = server.get(&path).token(&alice.token).send().await.ok();
+    assert_eq!(body, json!({ "a": 1 }));
+    assert_eq!(get(&server, &alice, "org.x").await.outcome(), (404, "M_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn t90_tags_are_set_and_removed() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    join(&server, &alice, room_id!("!room:example.org")).await;
+    let path = format!("v3/user/{}/rooms/{ROOM}/tags", alice.user_id);
+    let tags = || server.get(&path).token(&alice.token).send();
+    assert_eq!(tags().await.ok(), json!({ "tags": {} }));
+    let put = |tag: &str, info: Value| {
+        server.put(&format!("{path}/{tag}"), info).token(&alice.token).send()
+    };
+    put("m.favourite", json!({ "order": 0.5 })).await.ok();
+    put("u.work", json!({})).await.ok();
+    let expected = json!({ "tags": { "m.favourite": { "order": 0.5 }, "u.work": {} } });
+    assert_eq!(tags().await.ok(), expected);
+    let delete = server.delete(&format!("{path}/u.work")).token(&alice.token);
+    delete.send().await.ok();
+    assert_eq!(tags().await.ok(), json!({ "tags": { "m.favourite": { "order": 0.5 } } }));
+    let answer = put(&"x".repeat(256), json!({})).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+}

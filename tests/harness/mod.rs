@@ -1,0 +1,219 @@
+//! A server in the process of the test: on the memory store, with a clock that stands still.
+//!
+//! Requests go through everything but the socket. [`TestServer::build`] is the one place that knows
+//! how a server is put together.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use causerie::{
+    config::{Config, Serves},
+    http::{App, Peer},
+    server::Server,
+    storage::schema::FAMILIES,
+    time::Clock,
+};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use kv::Store;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName};
+use serde_json::{Value, json};
+
+/// The password of every test user.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+/// A server without a socket.
+pub(crate) struct TestServer {
+    pub(crate) app: App,
+    pub(crate) server: Server,
+    pub(crate) clock: Clock,
+}
+
+/// A user with a session.
+#[derive(Clone, Debug)]
+pub(crate) struct TestUser {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: String,
+    pub(crate) token: String,
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The status and the errcode, as tests compare them.
+    pub(crate) fn outcome(&self) -> (u16, &str) {
+        (self.status.as_u16(), self.body["errcode"].as_str().unwrap_or_default())
+    }
+
+    /// The body of an answer that must be 200.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.body);
+        self.body
+    }
+}
+
+/// A request that is being put together.
+pub(crate) struct Call<'a> {
+    server: &'a TestServer,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Option<String>,
+    peer: IpAddr,
+}
+
+impl Call<'_> {
+    /// With an access token.
+    pub(crate) fn token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// With a header.
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(name, value.parse().unwrap());
+        self
+    }
+
+    /// With a JSON body.
+    #[expect(clippy::needless_pass_by_value, reason = "bodies are written in place")]
+    pub(crate) fn json(mut self, body: Value) -> Self {
+        self.body = Some(body.to_string());
+        self
+    }
+
+    /// From another address.
+    pub(crate) fn from(mut self, address: &str) -> Self {
+        self.peer = address.parse().unwrap();
+        self
+    }
+
+    /// Sends it.
+    pub(crate) async fn send(self) -> Answer {
+        let mut request = Request::new(Body::from(self.body.unwrap_or_default()));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.path.parse().unwrap();
+        *request.headers_mut() = self.headers;
+        request.extensions_mut().insert(Peer::Tcp(self.peer));
+        let response = self.server.app.clone().answer(request).await;
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { status: head.status, headers: head.headers, body }
+    }
+}
+
+impl TestServer {
+    /// A server with open registration and without rate limits.
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::for_server(ServerName::parse("example.org").unwrap());
+        config.registration.open_without_token = true;
+        config.rate_limits.enabled = false;
+        change(&mut config);
+        let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
+        Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await
+    }
+
+    async fn build(config: Config, store: Store, clock: Clock) -> Self {
+        let built = Server::build(Arc::new(config), store, clock.clone()).await;
+        let server = built.expect("a server is built on an empty store");
+        let app = server.app(Serves::Both);
+        Self { app, server, clock }
+    }
+
+    /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.
+    pub(crate) fn call(&self, method: Method, path: &str) -> Call<'_> {
+        let path = match path.strip_prefix('/') {
+            Some(_) => path.to_owned(),
+            None => format!("/_matrix/client/{path}"),
+        };
+        let peer = "203.0.113.1".parse().unwrap();
+        Call { server: self, method, path, headers: HeaderMap::new(), body: None, peer }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Call<'_> {
+        self.call(Method::GET, path)
+    }
+
+    pub(crate) fn put(&self, path: &str, body: Value) -> Call<'_> {
+        self.call(Method::PUT, path).json(body)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: Value) -> Call<'_> {
+        self.call(Method::POST, path).json(body)
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Call<'_> {
+        self.call(Method::DELETE, path)
+    }
+
+    /// Registers a user.
+    pub(crate) async fn register(&self, name: &str) -> TestUser {
+        let body = json!({
+            "username": name,
+            "password": PASSWORD,
+            "auth": { "type": "m.login.dummy" },
+        });
+        user(&self.post("v3/register", body).send().await.ok())
+    }
+
+    /// Logs a user in on a new device.
+    pub(crate) async fn login(&self, name: &str) -> TestUser {
+        user(&self.try_login(name, PASSWORD).await.ok())
+    }
+
+    pub(crate) async fn try_login(&self, name: &str, password: &str) -> Answer {
+        self.post("v3/login", login_body(name, password)).send().await
+    }
+
+    /// Whether the token still works.
+    pub(crate) async fn outcome_of(&self, token: &str) -> (u16, String) {
+        let answer = self.get("v3/account/whoami").token(token).send().await;
+        let (status, errcode) = answer.outcome();
+        (status, errcode.to_owned())
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+/// The body of a login by password.
+pub(crate) fn login_body(name: &str, password: &str) -> Value {
+    json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": name },
+        "password": password,
+    })
+}
+
+/// An answer to the stage `m.login.password`.
+pub(crate) fn password_stage(name: &str, password: &str, session: &str) -> Value {
+    json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": name },
+        "password": password,
+        "session": session,
+    })
+}
+
+fn user(body: &Value) -> TestUser {
+    let text = |field: &str| body[field].as_str().unwrap().to_owned();
+    TestUser {
+        user_id: text("user_id").try_into().unwrap(),
+        device_id: text("device_id"),
+        token: text("access_token"),
+    }
+}
