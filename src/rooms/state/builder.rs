@@ -81,6 +81,12 @@ impl StateBuilder {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn with_hash(mut self, hash: fn(&OverlayRow) -> u64) -> Self {
+        self.hash = hash;
+        self
+    }
+
     /// The current state.
     pub const fn head(&self) -> StateRef {
         StateRef::trunk(self.state_version)
@@ -140,7 +146,7 @@ impl StateBuilder {
             anchor = row.base;
             net = row.changes.into_iter().collect();
         }
-        effective.into_iter().for_each(|change| net.apply(change));
+        net.extend(effective);
         self.place(reader, anchor, net)
     }
 
@@ -184,7 +190,7 @@ impl StateBuilder {
             return self.branch(anchor, &net);
         }
         let mut whole = self.view(reader).net(self.head(), anchor)?;
-        net.changes().into_iter().for_each(|change| whole.apply(change));
+        whole.extend(net.changes());
         match whole.len() {
             0 => Ok(self.head()),
             1..=OVERLAY_CHANGES_MAX => self.overlay(reader, self.head(), &whole),
@@ -208,7 +214,7 @@ impl StateBuilder {
         let mut moved = net.clone();
         let _ =
             view.for_each_version(anchor.branch, later, Direction::Forward, |version, changes| {
-                changes.iter().for_each(|change| moved.rebase(*change));
+                moved.rebase(changes.iter().copied());
                 consider(&mut best, version, &moved, limit)
             })?;
         let mut moved = net;
@@ -217,7 +223,7 @@ impl StateBuilder {
             earlier,
             Direction::Backward,
             |version, changes| {
-                changes.iter().for_each(|change| moved.rebase(inverse(*change)));
+                moved.rebase(changes.iter().copied().map(inverse));
                 consider(&mut best, version - 1, &moved, limit)
             },
         )?;

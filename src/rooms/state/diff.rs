@@ -28,7 +28,7 @@ impl Net {
     }
 
     /// Goes one change further at the end.
-    pub(super) fn apply(&mut self, change: StateChange) {
+    fn apply(&mut self, change: StateChange) {
         match self.0.entry(change.key) {
             Entry::Vacant(entry) if change.old != change.new => {
                 entry.insert((change.old, change.new));
@@ -41,17 +41,19 @@ impl Net {
         }
     }
 
-    /// Moves the beginning by a change; the end stays.
-    pub(super) fn rebase(&mut self, change: StateChange) {
-        match self.0.entry(change.key) {
-            Entry::Vacant(entry) if change.old != change.new => {
-                entry.insert((change.new, change.old));
+    /// Moves the beginning by changes; the end stays.
+    pub(super) fn rebase(&mut self, changes: impl IntoIterator<Item = StateChange>) {
+        for change in changes {
+            match self.0.entry(change.key) {
+                Entry::Vacant(entry) if change.old != change.new => {
+                    entry.insert((change.new, change.old));
+                }
+                Entry::Vacant(_) => {}
+                Entry::Occupied(entry) if entry.get().1 == change.new => {
+                    entry.remove();
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().0 = change.new,
             }
-            Entry::Vacant(_) => {}
-            Entry::Occupied(entry) if entry.get().1 == change.new => {
-                entry.remove();
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().0 = change.new,
         }
     }
 
@@ -64,10 +66,18 @@ impl Net {
     }
 }
 
+impl Extend<StateChange> for Net {
+    fn extend<I: IntoIterator<Item = StateChange>>(&mut self, changes: I) {
+        for change in changes {
+            self.apply(change);
+        }
+    }
+}
+
 impl FromIterator<StateChange> for Net {
     fn from_iter<I: IntoIterator<Item = StateChange>>(changes: I) -> Self {
         let mut net = Self::default();
-        changes.into_iter().for_each(|change| net.apply(change));
+        net.extend(changes);
         net
     }
 }
@@ -98,7 +108,7 @@ impl StateView<'_> {
         for level in to.levels[..up].iter().rev() {
             self.walk(level.branch, 0, level.version, &mut net)?;
         }
-        to.overlay.into_iter().for_each(|change| net.apply(change));
+        net.extend(to.overlay);
         Ok(net)
     }
 
