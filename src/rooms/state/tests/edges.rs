@@ -1,5 +1,7 @@
 //! The edges: the empty state, sharing, promotion, depth, several versions in one batch.
 
+use std::ops::Bound;
+
 use kv::{Direction, Position};
 
 use super::{Fixture, ROOM, key, set, state, trunk};
@@ -285,6 +287,26 @@ fn what_is_missing_is_an_error_and_not_an_empty_state() {
         assert!(matches!(full(&reader, ROOM, at), Err(kv::Error::Corrupt { .. })));
     }
     assert!(matches!(full(&reader, ROOM, StateRef::trunk(9)), Err(kv::Error::Corrupt { .. })));
+}
+
+#[test]
+fn without_the_beginning_of_the_log_later_states_are_still_whole() {
+    let mut fixture = Fixture::new();
+    for event in 1..=20 {
+        fixture.advance(&set([(u64::from(event), event)]));
+    }
+    let before = fixture.full(StateRef::trunk(5));
+    let mut batch = kv::Batch::new();
+    let trunk = (ROOM, BranchNid(0));
+    let purged = (ROOM, BranchNid(0), 3_u32);
+    let range = STATE_LOG.range(Bound::Included(&trunk), Bound::Included(&purged));
+    batch.delete_range(&STATE_LOG, range);
+    let commit = fixture.store.commit(batch, kv::Durability::Buffered);
+    fixture.runtime.block_on(commit).unwrap();
+    assert_eq!(fixture.full(StateRef::trunk(5)), before);
+    let reader = fixture.store.reader();
+    let gone = crate::rooms::state::diff(&reader, ROOM, StateRef::trunk(2), StateRef::trunk(5));
+    assert!(matches!(gone, Err(kv::Error::Corrupt { .. })));
 }
 
 #[test]

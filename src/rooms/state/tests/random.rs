@@ -97,8 +97,8 @@ impl Model {
         self.states.push((made, self.current.clone()));
     }
 
-    fn child(&mut self, at: prop::sample::Index, changes: &Changes) {
-        let (base, state) = at.get(&self.states).clone();
+    fn child(&mut self, at: usize, changes: &Changes) {
+        let (base, state) = self.states[at].clone();
         let reader = self.fixture.store.reader();
         let made = self.builder.child(&reader, base, changes).unwrap();
         self.states.push((made, changed(&state, changes)));
@@ -112,29 +112,26 @@ impl Model {
             }
             Step::Refuse { at, key: number } => {
                 let event = self.event();
-                self.child(at, &vec![(key(number), Some(event))]);
+                self.child(at.index(self.states.len()), &vec![(key(number), Some(event))]);
             }
-            Step::Reject { at } => self.child(at, &Vec::new()),
+            Step::Reject { at } => self.child(at.index(self.states.len()), &Vec::new()),
             Step::Large { at, first, count, removes } => {
                 let event = (!removes).then(|| self.event());
                 let changes: Changes = (first..first + count).map(|k| (key(k), event)).collect();
-                self.child(at, &changes);
+                self.child(at.index(self.states.len()), &changes);
             }
-            Step::Merge { one, other, salt, current } => self.merge(one, other, salt, current),
+            Step::Merge { one, other, salt, current } => {
+                let count = self.states.len();
+                self.merge(one.index(count), other.index(count), salt, current);
+            }
             Step::Batch { delayed } => self.end_batch(delayed),
         }
     }
 
     /// The stand-in for resolution: a key is taken from either side.
-    fn merge(
-        &mut self,
-        one: prop::sample::Index,
-        other: prop::sample::Index,
-        salt: u64,
-        current: bool,
-    ) {
-        let from = one.get(&self.states).1.clone();
-        let to = other.get(&self.states).1.clone();
+    fn merge(&mut self, one: usize, other: usize, salt: u64, current: bool) {
+        let from = self.states[one].1.clone();
+        let to = self.states[other].1.clone();
         let taken = |base: &State| -> Changes {
             let merged = naive_diff(&from, &to)
                 .into_iter()
