@@ -54,7 +54,6 @@ impl Fixture {
             next_event: EventNid(1),
             state_version: built.state_version,
             next_branch: built.next_branch,
-            last_position: Position::pending(0),
             extremities: vec![EventNid(1)],
             joined_members: 3,
             invited_members: 0,
