@@ -163,6 +163,24 @@ fn with_65_changes_an_overlay_becomes_a_branch() {
 }
 
 #[test]
+fn what_becomes_current_is_found_on_the_trunk_again() {
+    let mut fixture = Fixture::new();
+    fixture.advance(&set([(1, 1)]));
+    // An event of a fork has its state before the trunk takes it over.
+    let overlay = fixture.child(StateRef::trunk(1), &set([(2, 2)]));
+    let branch = fixture.child(StateRef::trunk(1), &set((100..200).map(|k| (k, 3))));
+    assert_eq!(fixture.advance(&set([(2, 2)])), StateRef::trunk(2));
+    assert_eq!(fixture.child_writes(overlay, &set([])), (StateRef::trunk(2), vec![]));
+    assert_eq!(fixture.child_writes(branch, &set([])), (branch, vec![]));
+    for event in 10..40 {
+        fixture.advance(&set([(5, event)]));
+    }
+    fixture.advance(&set((100..200).map(|k| (k, 3)).chain([(2, 0), (5, 0)])));
+    let head = StateRef::trunk(fixture.state_version);
+    assert_eq!(fixture.child_writes(branch, &set([])), (head, vec![]));
+}
+
+#[test]
 fn too_deep_a_branch_begins_at_the_head_again() {
     let mut fixture = Fixture::new();
     fixture.advance(&set([(1, 1)]));

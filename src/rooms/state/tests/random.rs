@@ -152,6 +152,8 @@ impl Model {
             let reader = self.fixture.store.reader();
             let view = self.builder.view(&reader);
             assert_eq!(view.diff(*made, self.builder.head()).unwrap(), vec![]);
+            // The merge brings the room back to the trunk.
+            assert_eq!(made.branch, StateRef::EMPTY.branch);
         }
     }
 
