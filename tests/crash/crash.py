@@ -27,7 +27,6 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", required=True)
-    parser.add_argument("--launcher", default=str(Path(__file__).parent.parent / "causerie"))
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, help="of the moments and of what is written")
     parser.add_argument("--writers", type=int, default=8)
@@ -44,7 +43,7 @@ class Folder:
 
     def __init__(self, options, report, path):
         self.report = report
-        self.server = Server(options.launcher, options.binary, path, options.set)
+        self.server = Server(options.binary, path, options.set)
         self.ledger = Ledger(path.with_suffix(".ledger"))
         try:
             self.server.start()

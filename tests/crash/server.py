@@ -9,6 +9,9 @@ import subprocess
 import time
 from pathlib import Path
 
+# The one place that knows how the binary is started.
+LAUNCHER = Path(__file__).parent.parent / "causerie"
+
 READY_S_MAX = 30
 STOP_S_MAX = 20
 
@@ -56,8 +59,8 @@ class Connection:
 class Server:
     """One data folder and the process, if any, that serves it."""
 
-    def __init__(self, launcher, binary, data, settings):
-        self.launcher, self.binary, self.settings = launcher, binary, settings
+    def __init__(self, binary, data, settings):
+        self.binary, self.settings = binary, settings
         self.data = Path(data)
         self.data.mkdir(parents=True)
         self.log = self.data.with_suffix(".log")
@@ -127,4 +130,4 @@ class Server:
         return f"fsck: exit code {run.returncode}: {(run.stdout + run.stderr).strip()[-2000:]}"
 
     def _command(self, command, port, data):
-        return [self.launcher, command, self.binary, str(port), str(data), *self.settings]
+        return [LAUNCHER, command, self.binary, str(port), str(data), *self.settings]
