@@ -304,3 +304,6 @@ impl Build<'_> {
         Ok(self.all_account_data.insert(data))
     }
 }
+
+#[cfg(test)]
+mod tests;
