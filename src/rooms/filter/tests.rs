@@ -1,3 +1,5 @@
+//! Filters against timeline entries and events.
+
 use ruma::user_id;
 use serde_json::json;
 

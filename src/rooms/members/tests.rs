@@ -1,3 +1,5 @@
+//! Members as each reader may see them.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! The client form of events.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Pagination tokens and pages.
+
 use super::*;
 
 fn live(position: u64) -> TimelinePosition {

@@ -1,3 +1,5 @@
+//! The room table against what was committed.
+
 use kv::Topic;
 
 use super::*;
