@@ -4,11 +4,17 @@
 mod harness;
 
 mod account;
+mod attacks_events;
+mod attacks_load;
 mod config;
 mod device;
 mod discovery;
 mod filter;
+mod messages;
 mod profile;
 mod push;
+mod rooms;
 mod session;
+mod sync;
 mod uiaa;
+mod visibility;

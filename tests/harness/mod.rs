@@ -3,7 +3,13 @@
 //! Requests go through everything but the socket. [`TestServer::build`] is the one place that knows
 //! how a server is put together.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+mod client;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use axum::body::Body;
 use causerie::{
@@ -19,6 +25,8 @@ use kv::Store;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName};
 use serde_json::{Value, json};
 
+pub(crate) use self::client::{Client, encode, ids, text, texts};
+
 /// The password of every test user.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
@@ -27,6 +35,7 @@ pub(crate) struct TestServer {
     pub(crate) app: App,
     pub(crate) server: Server,
     pub(crate) clock: Clock,
+    transactions: AtomicU64,
 }
 
 /// A user with a session.
@@ -65,7 +74,7 @@ pub(crate) struct Call<'a> {
     method: Method,
     path: String,
     headers: HeaderMap,
-    body: Option<String>,
+    body: Option<Vec<u8>>,
     peer: IpAddr,
 }
 
@@ -84,7 +93,13 @@ impl Call<'_> {
     /// With a JSON body.
     #[expect(clippy::needless_pass_by_value, reason = "bodies are written in place")]
     pub(crate) fn json(mut self, body: Value) -> Self {
-        self.body = Some(body.to_string());
+        self.body = Some(body.to_string().into_bytes());
+        self
+    }
+
+    /// With a body of any bytes.
+    pub(crate) fn body(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(bytes.into());
         self
     }
 
@@ -129,7 +144,7 @@ impl TestServer {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");
         let app = server.app(Serves::Both);
-        Self { app, server, clock }
+        Self { app, server, clock, transactions: AtomicU64::new(0) }
     }
 
     /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.
