@@ -129,11 +129,8 @@ async fn t89_limits_are_clamped_and_tokens_checked() {
         let answer = alice.get(&format!("v3/sync?{query}")).await;
         assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"), "{query}");
     }
-    let large = format!("%7B%22a%22%3A%22{}%22%7D", "x".repeat(65 * 1024));
-    let answer = alice.get(&format!("v3/sync?filter={large}")).await;
-    // The address may be refused before the filter in it is read.
-    assert!(matches!(answer.outcome().0, 413 | 414 | 431), "{answer:?}");
-    let (epoch, _) = alice.now().await.split_once('_').map(|(e, p)| (e.to_owned(), p.to_owned())).unwrap();
+    let now = alice.now().await;
+    let (epoch, _) = now.split_once('_').unwrap();
     for since in [format!("{epoch}_99999999999"), "sdead_1".to_owned()] {
         let told = alice.sync(Some(&since)).await;
         assert!(told["rooms"]["join"][&room]["state"].is_object(), "{since}: {told}");

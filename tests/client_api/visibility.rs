@@ -121,7 +121,8 @@ fn may_enter(visibility: &str, kind: &str) -> bool {
 async fn check_pages(reader: &Follower<'_>, life: &Life, allowed: &BTreeSet<String>, case: &str) {
     let visibility = case.split(',').next().unwrap();
     for direction in ["b", "f"] {
-        let answer = reader.client.messages(&life.room, &format!("dir={direction}&limit=100")).await;
+        let answer =
+            reader.client.messages(&life.room, &format!("dir={direction}&limit=100")).await;
         if may_enter(visibility, reader.kind) {
             let seen: BTreeSet<_> = texts(&answer.ok()["chunk"]).into_iter().collect();
             assert_eq!(seen, *allowed, "messages {direction}, {case}");
