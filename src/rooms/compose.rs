@@ -70,7 +70,7 @@ pub(super) struct Place<'a> {
 pub(super) fn compose(
     signer: &Signer,
     event: &NewEvent,
-    place: Place<'_>,
+    place: &Place<'_>,
 ) -> Result<(Pdu, [u8; 32]), ApiError> {
     check_sizes(event)?;
     let content: CanonicalJsonObject = serde_json::from_str(event.content.get())
@@ -105,7 +105,7 @@ pub(super) fn compose(
     let name = signer.server_name.as_str();
     hash_and_sign_event(name, &signer.key_pair, &mut object, &place.rules.redaction)
         .map_err(|error| unsignable(&error))?;
-    finish(&object, &place)
+    finish(&object, place)
 }
 
 fn finish(object: &CanonicalJsonObject, place: &Place<'_>) -> Result<(Pdu, [u8; 32]), ApiError> {

@@ -214,7 +214,7 @@ impl<'a> Draft<'a> {
             depth: self.next_depth(),
             origin_server_ts: now,
         };
-        let (pdu, hash) = compose::compose(self.rooms.signer(), event, place)?;
+        let (pdu, hash) = compose::compose(self.rooms.signer(), event, &place)?;
         // Version 12 cites no create event, yet the rules ask for it.
         let create = (StateEventType::RoomCreate, String::new());
         if let (false, Some(found)) =

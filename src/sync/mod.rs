@@ -16,7 +16,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use kv::Position;
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 
 use self::{
     connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
@@ -81,7 +81,9 @@ impl Sync {
     ) -> Result<Arc<SyncFilter>, ApiError> {
         let interner = self.0.sources.rooms.interner();
         let id = match choice {
-            None => return Ok(Arc::new(SyncFilter::compile(&Default::default(), interner))),
+            None => {
+                return Ok(Arc::new(SyncFilter::compile(&FilterDefinition::default(), interner)));
+            }
             Some(FilterChoice::Inline(definition)) => {
                 return Ok(Arc::new(SyncFilter::compile(&definition, interner)));
             }
