@@ -203,10 +203,9 @@ async fn bind(listener: &config::Listener) -> Result<Listener, ListenError> {
 fn health(store: &Store) -> Response {
     let (status, body) = match store.status() {
         Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
-        Status::ReadOnly(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            json!({ "status": "read-only", "reason": reason }),
-        ),
+        Status::ReadOnly(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "read-only", "reason": reason }))
+        }
     };
     let mut response = Response::new(body.to_string().into());
     *response.status_mut() = status;
