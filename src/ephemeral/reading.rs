@@ -55,8 +55,8 @@ pub async fn readable_place(
             if !Viewer::new(&all, reader, &room, &user_id)?.may_see(reader, &event)? {
                 return Err(not_found());
             }
-            let root = thread_of(&all, reader, &room, &event)?;
-            if !thread.holds(&event_id, root.as_deref()) {
+            let thread_root = thread_of(&all, reader, &room, &event)?;
+            if !thread.holds(&event_id, thread_root.as_deref()) {
                 return Err(ApiError::invalid_param("The event is not of this thread"));
             }
             Ok(event.record.position)

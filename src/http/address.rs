@@ -126,20 +126,6 @@ mod tests {
     }
 
     #[test]
-    fn networks_contain_what_their_prefix_says() {
-        let contains = |network: &str, address: &str| {
-            network.parse::<Network>().unwrap().contains(address.parse().unwrap())
-        };
-        assert!(contains("0.0.0.0/0", "8.8.8.8"));
-        assert!(contains("192.168.1.0/24", "192.168.1.255"));
-        assert!(!contains("192.168.1.0/24", "192.168.2.0"));
-        assert!(contains("fd00::/8", "fd12::1"));
-        assert!(!contains("fd00::/8", "10.0.0.1"));
-        assert_eq!("10.0.0.0/33".parse::<Network>(), Err(NetworkError));
-        assert_eq!("proxy".parse::<Network>(), Err(NetworkError));
-    }
-
-    #[test]
     fn an_ipv6_client_is_limited_by_its_64() {
         let one = ClientAddress("2001:db8:0:1::1".parse().unwrap());
         let other = ClientAddress("2001:db8:0:1:ffff::2".parse().unwrap());

@@ -14,6 +14,7 @@ pub mod directory;
 mod draft;
 pub mod event;
 pub mod filter;
+pub mod fsck;
 mod head;
 pub mod history;
 mod levels;

@@ -40,11 +40,16 @@ type State = BTreeMap<StateKeyNid, EventNid>;
 /// other servers.
 pub(super) fn resolve(draft: &Draft<'_>, refs: &[StateRef]) -> Result<Resolved, ApiError> {
     let refs: BTreeSet<_> = refs.iter().copied().collect();
-    let mut states = Vec::with_capacity(refs.len());
-    for &at in &refs {
-        states.push((at, draft.state.view(draft.reader).full(at)?));
+    if let (Some(base), 1) = (refs.first(), refs.len()) {
+        return Ok(Resolved { base: *base, changes: Vec::new() });
     }
-    states.dedup_by(|one, other| one.1 == other.1);
+    let mut states: Vec<(StateRef, State)> = Vec::with_capacity(refs.len());
+    for &at in &refs {
+        let state = draft.state.view(draft.reader).full(at)?;
+        if states.iter().all(|(_, known)| *known != state) {
+            states.push((at, state));
+        }
+    }
     match states.as_slice() {
         [] => Ok(Resolved { base: StateRef::EMPTY, changes: Vec::new() }),
         [(base, _)] => Ok(Resolved { base: *base, changes: Vec::new() }),

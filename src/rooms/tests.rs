@@ -293,4 +293,6 @@ async fn a_fork_is_resolved_and_a_ban_soft_fails() {
     assert!(matches!(rooms.receive(&room, worse).await.unwrap(), Outcome::Rejected(_)));
     let head = Head::load(&rooms, &rooms.store().reader(), &room).unwrap();
     assert_eq!(head.extremities.len(), 1);
+    let findings = rooms.check().unwrap();
+    assert_eq!((findings.rooms, findings.damages), (1, Vec::new()));
 }

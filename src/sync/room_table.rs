@@ -58,8 +58,6 @@ pub(crate) struct News {
     pub(crate) memberships: Memberships,
     /// The joined rooms in which something changed, sorted.
     pub(crate) rooms: Vec<(RoomNid, RoomPositions)>,
-    /// Whether memberships changed.
-    pub(crate) membership_changes: bool,
     /// Whether account data changed.
     pub(crate) account_data: bool,
 }
@@ -189,7 +187,6 @@ impl RoomTable {
             now,
             memberships: user.memberships.clone(),
             rooms,
-            membership_changes: user.memberships_changed > since,
             account_data: user.account_data_changed > since,
         }))
     }

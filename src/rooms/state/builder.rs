@@ -27,6 +27,8 @@ const DEPTH_MAX: usize = 4;
 const REACH: u32 = 16;
 /// A version that is farther away by so many changes ends the search.
 const DETOUR_MAX: usize = 256;
+/// How many logged changes may be read to find that a state is close to the current one.
+const HOMEWAY_MAX: usize = 2048;
 
 /// A change of the current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,12 @@ impl StateBuilder {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn with_hash(mut self, hash: fn(&OverlayRow) -> u64) -> Self {
+        self.hash = hash;
+        self
+    }
+
     /// The current state.
     pub const fn head(&self) -> StateRef {
         StateRef::trunk(self.state_version)
@@ -123,7 +131,9 @@ impl StateBuilder {
 
     /// The state `base` with changes, for an event that is not (or not yet) in the current state.
     ///
-    /// An event that moves the current state is best advanced first: then this finds that version.
+    /// What turns out to be a version of the trunk (of those near, or the newest) is given as that,
+    /// also without any change: so a room comes back to the trunk once a fork is merged. An event
+    /// that moves the current state is best advanced first: then this finds that version.
     pub fn child(
         &mut self,
         reader: &Reader<'_>,
@@ -131,7 +141,7 @@ impl StateBuilder {
         changes: &[(StateKeyNid, Option<EventNid>)],
     ) -> Result<StateRef, Error> {
         let effective = self.effective(reader, base, changes)?;
-        if effective.is_empty() {
+        if effective.is_empty() && base.branch == TRUNK {
             return Ok(base);
         }
         let (mut anchor, mut net) = (base, Net::default());
@@ -140,7 +150,11 @@ impl StateBuilder {
             anchor = row.base;
             net = row.changes.into_iter().collect();
         }
-        effective.into_iter().for_each(|change| net.apply(change));
+        if effective.is_empty() {
+            let (near, net) = self.nearest(reader, anchor, net)?;
+            return Ok(if net.is_empty() && near.branch == TRUNK { near } else { base });
+        }
+        net.extend(effective);
         self.place(reader, anchor, net)
     }
 
@@ -169,7 +183,7 @@ impl StateBuilder {
         net: Net,
     ) -> Result<StateRef, Error> {
         let (anchor, net) = self.nearest(reader, anchor, net)?;
-        if net.len() == 0 {
+        if net.is_empty() {
             return Ok(anchor);
         }
         if anchor.branch != TRUNK
@@ -183,17 +197,50 @@ impl StateBuilder {
         if self.view(reader).path(anchor)?.levels.len() <= DEPTH_MAX {
             return self.branch(anchor, &net);
         }
-        let mut whole = self.view(reader).net(self.head(), anchor)?;
-        net.changes().into_iter().for_each(|change| whole.apply(change));
-        match whole.len() {
-            0 => Ok(self.head()),
-            1..=OVERLAY_CHANGES_MAX => self.overlay(reader, self.head(), &whole),
-            _ => self.branch(self.head(), &whole),
+        let head = self.head();
+        match self.relative_to_head(reader, anchor, &net, usize::MAX)?.unwrap_or_default() {
+            whole if whole.is_empty() => Ok(head),
+            whole if whole.len() <= OVERLAY_CHANGES_MAX => self.overlay(reader, head, &whole),
+            whole => self.branch(head, &whole),
         }
     }
 
-    /// The version of the same branch near `anchor` that has the fewest changes to the state.
+    /// The changes from the current state to the one that differs from `anchor` by `net`.
+    fn relative_to_head(
+        &self,
+        reader: &Reader<'_>,
+        anchor: StateRef,
+        net: &Net,
+        budget: usize,
+    ) -> Result<Option<Net>, Error> {
+        let mut whole = self.view(reader).net(self.head(), anchor, budget)?;
+        if let Some(whole) = &mut whole {
+            whole.extend(net.changes());
+        }
+        Ok(whole)
+    }
+
+    /// The version that has the fewest changes to the state: one near `anchor`, or the newest.
     fn nearest(
+        &self,
+        reader: &Reader<'_>,
+        anchor: StateRef,
+        net: Net,
+    ) -> Result<(StateRef, Net), Error> {
+        let (anchor, net) = self.nearest_along(reader, anchor, net)?;
+        let found = net.is_empty() && anchor.branch == TRUNK;
+        if !found
+            && anchor != self.head()
+            && let Some(whole) = self.relative_to_head(reader, anchor, &net, HOMEWAY_MAX)?
+            && (whole.is_empty() || whole.len() < net.len())
+        {
+            return Ok((self.head(), whole));
+        }
+        Ok((anchor, net))
+    }
+
+    /// The version of the same branch near `anchor` that has the fewest changes to the state.
+    fn nearest_along(
         &self,
         reader: &Reader<'_>,
         anchor: StateRef,
@@ -208,7 +255,7 @@ impl StateBuilder {
         let mut moved = net.clone();
         let _ =
             view.for_each_version(anchor.branch, later, Direction::Forward, |version, changes| {
-                changes.iter().for_each(|change| moved.rebase(*change));
+                moved.rebase(changes.iter().copied());
                 consider(&mut best, version, &moved, limit)
             })?;
         let mut moved = net;
@@ -217,7 +264,7 @@ impl StateBuilder {
             earlier,
             Direction::Backward,
             |version, changes| {
-                changes.iter().for_each(|change| moved.rebase(inverse(*change)));
+                moved.rebase(changes.iter().copied().map(inverse));
                 consider(&mut best, version - 1, &moved, limit)
             },
         )?;
@@ -278,7 +325,7 @@ fn consider(best: &mut (u32, Net), version: u32, net: &Net, limit: usize) -> Con
     if net.len() < best.1.len() {
         *best = (version, net.clone());
     }
-    if net.len() == 0 || net.len() > limit {
+    if net.is_empty() || net.len() > limit {
         ControlFlow::Break(())
     } else {
         ControlFlow::Continue(())

@@ -27,8 +27,12 @@ impl Net {
         self.0.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Goes one change further at the end.
-    pub(super) fn apply(&mut self, change: StateChange) {
+    fn apply(&mut self, change: StateChange) {
         match self.0.entry(change.key) {
             Entry::Vacant(entry) if change.old != change.new => {
                 entry.insert((change.old, change.new));
@@ -41,17 +45,19 @@ impl Net {
         }
     }
 
-    /// Moves the beginning by a change; the end stays.
-    pub(super) fn rebase(&mut self, change: StateChange) {
-        match self.0.entry(change.key) {
-            Entry::Vacant(entry) if change.old != change.new => {
-                entry.insert((change.new, change.old));
+    /// Moves the beginning by changes; the end stays.
+    pub(super) fn rebase(&mut self, changes: impl IntoIterator<Item = StateChange>) {
+        for change in changes {
+            match self.0.entry(change.key) {
+                Entry::Vacant(entry) if change.old != change.new => {
+                    entry.insert((change.new, change.old));
+                }
+                Entry::Vacant(_) => {}
+                Entry::Occupied(entry) if entry.get().1 == change.new => {
+                    entry.remove();
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().0 = change.new,
             }
-            Entry::Vacant(_) => {}
-            Entry::Occupied(entry) if entry.get().1 == change.new => {
-                entry.remove();
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().0 = change.new,
         }
     }
 
@@ -64,10 +70,18 @@ impl Net {
     }
 }
 
+impl Extend<StateChange> for Net {
+    fn extend<I: IntoIterator<Item = StateChange>>(&mut self, changes: I) {
+        for change in changes {
+            self.apply(change);
+        }
+    }
+}
+
 impl FromIterator<StateChange> for Net {
     fn from_iter<I: IntoIterator<Item = StateChange>>(changes: I) -> Self {
         let mut net = Self::default();
-        changes.into_iter().for_each(|change| net.apply(change));
+        net.extend(changes);
         net
     }
 }
@@ -82,50 +96,65 @@ impl StateView<'_> {
         if from == to {
             return Ok(Vec::new());
         }
-        Ok(self.net(from, to)?.changes())
+        Ok(self.net(from, to, usize::MAX)?.unwrap_or_default().changes())
     }
 
-    /// From `from` down to the branch that both are on, along it, and up to `to`.
-    pub(super) fn net(&self, from: StateRef, to: StateRef) -> Result<Net, Error> {
+    /// From `from` down to the branch that both are on, along it, and up to `to`; `None` when more
+    /// than `budget` changes lie on the way.
+    pub(super) fn net(
+        &self,
+        from: StateRef,
+        to: StateRef,
+        budget: usize,
+    ) -> Result<Option<Net>, Error> {
         let (from, to) = (self.path(from)?, self.path(to)?);
         let (down, up) = meeting(&from, &to);
-        let mut net: Net = from.overlay.iter().copied().map(inverse).collect();
-        for level in &from.levels[..down] {
-            self.walk(level.branch, level.version, 0, &mut net)?;
-        }
         let (start, end) = (from.levels[down], to.levels[up]);
-        self.walk(start.branch, start.version, end.version, &mut net)?;
-        for level in to.levels[..up].iter().rev() {
-            self.walk(level.branch, 0, level.version, &mut net)?;
+        let down = from.levels[..down].iter().map(|level| (level.branch, level.version, 0));
+        let along = std::iter::once((start.branch, start.version, end.version));
+        let up = to.levels[..up].iter().rev().map(|level| (level.branch, 0, level.version));
+        let mut net: Net = from.overlay.iter().copied().map(inverse).collect();
+        let mut budget = budget;
+        for (branch, from, to) in down.chain(along).chain(up) {
+            if !self.walk(branch, (from, to), &mut net, &mut budget)? {
+                return Ok(None);
+            }
         }
-        to.overlay.into_iter().for_each(|change| net.apply(change));
-        Ok(net)
+        net.extend(to.overlay);
+        Ok(Some(net))
     }
 
-    /// Goes from one version of a branch to another.
+    /// Goes from one version of a branch to another; `false` when the budget is used up before.
     pub(super) fn walk(
         &self,
         branch: BranchNid,
-        from: u32,
-        to: u32,
+        (from, to): (u32, u32),
         net: &mut Net,
-    ) -> Result<(), Error> {
+        budget: &mut usize,
+    ) -> Result<bool, Error> {
         let forward = from < to;
         let direction = if forward { Direction::Forward } else { Direction::Backward };
         let mut missing = from.abs_diff(to);
         let range = (from.min(to), from.max(to));
-        let _ = self.for_each_version(branch, range, direction, |_, changes| {
+        let flow = self.for_each_version(branch, range, direction, |_, changes| {
+            let Some(left) = budget.checked_sub(changes.len()) else {
+                return ControlFlow::Break(());
+            };
+            *budget = left;
             for &change in changes {
                 net.apply(if forward { change } else { inverse(change) });
             }
             missing = missing.saturating_sub(1);
             ControlFlow::Continue(())
         })?;
+        if flow.is_break() {
+            return Ok(false);
+        }
         if missing > 0 {
             let key = StateLogKey { room: self.room, branch, version: range.1, part: 0 };
             return Err(corrupt(&STATE_LOG, &key, "versions up to this are missing"));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

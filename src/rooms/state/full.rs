@@ -28,7 +28,7 @@ impl StateView<'_> {
         let mut state = self.full_of_trunk(trunk)?;
         for level in levels {
             let mut net = Net::default();
-            self.walk(level.branch, 0, level.version, &mut net)?;
+            self.walk(level.branch, (0, level.version), &mut net, &mut { usize::MAX })?;
             change(&mut state, &net.changes());
         }
         change(&mut state, &path.overlay);
@@ -54,7 +54,7 @@ impl StateView<'_> {
         }
         let mut state = if newest == 0 { State::new() } else { self.current()? };
         let mut net = Net::default();
-        self.walk(TRUNK, newest, version, &mut net)?;
+        self.walk(TRUNK, (newest, version), &mut net, &mut { usize::MAX })?;
         change(&mut state, &net.changes());
         Ok(state)
     }

@@ -2,7 +2,10 @@
 
 use kv::Error;
 
-use super::view::{Path, StateView, TRUNK, is_overlay};
+use super::{
+    view::{Path, StateView, TRUNK, is_overlay},
+    write::REMOVED,
+};
 use crate::{
     id::{EventNid, StateKeyNid},
     storage::rows::{StateChange, StateRef},
@@ -21,7 +24,7 @@ impl StateView<'_> {
         // Not by `path`: most keys are found before the trunk is reached.
         loop {
             if let Some(found) = self.latest(at, key)? {
-                return Ok(found);
+                return Ok(present(found));
             }
             if at.branch == TRUNK {
                 return Ok(None);
@@ -46,11 +49,15 @@ impl StateView<'_> {
         }
         for level in &path.levels {
             if let Some(found) = self.latest(*level, key)? {
-                return Ok(found);
+                return Ok(present(found));
             }
         }
         Ok(None)
     }
+}
+
+fn present(found: EventNid) -> Option<EventNid> {
+    Some(found).filter(|event| *event != REMOVED)
 }
 
 fn find(changes: &[StateChange], key: StateKeyNid) -> Option<&StateChange> {

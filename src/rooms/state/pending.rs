@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::write::StateWrite;
+use super::write::{REMOVED, StateWrite};
 use crate::{
     id::{BranchNid, EventNid, StateKeyNid},
     storage::rows::{OverlayRow, StateChange, StateRef},
@@ -12,7 +12,7 @@ use crate::{
 /// The writes that a reader does not see yet. That some are committed meanwhile does no harm.
 #[derive(Clone, Debug, Default)]
 pub struct PendingState {
-    versions: BTreeMap<(BranchNid, StateKeyNid, u32), Option<EventNid>>,
+    versions: BTreeMap<(BranchNid, StateKeyNid, u32), EventNid>,
     log: BTreeMap<(BranchNid, u32), Vec<StateChange>>,
     branches: BTreeMap<BranchNid, StateRef>,
     overlays: BTreeMap<BranchNid, OverlayRow>,
@@ -37,7 +37,8 @@ impl PendingState {
             match write {
                 StateWrite::Version { branch, version, changes, .. } => {
                     for change in changes {
-                        self.versions.insert((*branch, change.key, *version), change.new);
+                        self.versions
+                            .insert((*branch, change.key, *version), change.new.unwrap_or(REMOVED));
                     }
                     self.log.insert((*branch, *version), changes.clone());
                 }
@@ -54,7 +55,7 @@ impl PendingState {
     }
 
     /// The newest entry of a key at or before a version of a branch.
-    pub(super) fn latest(&self, at: StateRef, key: StateKeyNid) -> Option<Option<EventNid>> {
+    pub(super) fn latest(&self, at: StateRef, key: StateKeyNid) -> Option<EventNid> {
         let range = (at.branch, key, 0)..=(at.branch, key, at.version);
         self.versions.range(range).next_back().map(|(_, event)| *event)
     }

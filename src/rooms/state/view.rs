@@ -54,12 +54,9 @@ impl<'a> StateView<'a> {
         Self { reader, room, pending }
     }
 
-    /// The newest entry of a key at or before a version of a branch; `Some(None)`: removed.
-    pub(super) fn latest(
-        &self,
-        at: StateRef,
-        key: StateKeyNid,
-    ) -> Result<Option<Option<EventNid>>, Error> {
+    /// The newest entry of a key at or before a version of a branch, which
+    /// may be [`REMOVED`](super::write::REMOVED).
+    pub(super) fn latest(&self, at: StateRef, key: StateKeyNid) -> Result<Option<EventNid>, Error> {
         // What is pending in a branch is newer than all that is committed in it.
         if let Some(found) = self.pending.latest(at, key) {
             return Ok(Some(found));
@@ -72,7 +69,7 @@ impl<'a> StateView<'a> {
         let range = STATE_VERSIONS
             .range(Bound::Included(&start), Bound::Included(&(self.room, at.branch, key)));
         let row = self.reader.scan(&STATE_VERSIONS, &range, Direction::Forward, 1)?.pop();
-        Ok(row.map(|(_, event)| Some(event).filter(|event| event.0 != 0)))
+        Ok(row.map(|(_, event)| event))
     }
 
     /// Visits what each version of a branch changed, of those after one and up to another.

@@ -15,6 +15,8 @@ use crate::{
 
 /// How many changes one row of the log holds: 16 bytes each, and a row has at most 100 kB.
 const CHANGES_PER_ROW: usize = 5000;
+/// Stands in the table of versions for a key that a version removed.
+pub(super) const REMOVED: EventNid = EventNid(0);
 
 /// Something to be written of a room's states.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +96,7 @@ fn put_version(room: RoomNid, at: StateRef, changes: &[StateChange], batch: &mut
     for change in changes {
         let (branch, key) = (at.branch, change.key);
         let key = StateVersionKey { room, branch, key, inverted_version };
-        batch.put(&STATE_VERSIONS, &key, &change.new.unwrap_or(EventNid(0)));
+        batch.put(&STATE_VERSIONS, &key, &change.new.unwrap_or(REMOVED));
     }
 }
 

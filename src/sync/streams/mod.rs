@@ -14,7 +14,7 @@ pub(crate) mod unread;
 use std::collections::HashSet;
 
 use kv::{Position, Reader};
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 
 use super::{connections::Members, filter::SyncFilter};
@@ -50,7 +50,6 @@ pub(crate) struct Step<'a> {
     pub(crate) reader: &'a Reader<'a>,
     pub(crate) filter: &'a SyncFilter,
     pub(crate) user_id: &'a OwnedUserId,
-    pub(crate) device_id: &'a OwnedDeviceId,
     pub(crate) form: Form,
     /// Nothing after it is told.
     pub(crate) now: Position,

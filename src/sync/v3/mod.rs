@@ -209,7 +209,6 @@ fn step<'a>(
         reader,
         filter: &asked.filter,
         user_id,
-        device_id,
         form: Form {
             format: asked.filter.format.clone(),
             room_id: asked.filter.format == EventFormat::Federation,
@@ -304,3 +303,6 @@ impl Build<'_> {
         Ok(self.all_account_data.insert(data))
     }
 }
+
+#[cfg(test)]
+mod tests;
