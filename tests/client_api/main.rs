@@ -13,4 +13,5 @@ mod filter;
 mod profile;
 mod push;
 mod session;
+mod sync;
 mod uiaa;
