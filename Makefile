@@ -64,8 +64,10 @@ typos:
 	@if command -v typos >/dev/null; then typos; \
 	else echo "typos: skipped, it is not installed (make tools)"; fi
 
-bench: build ## Measures a server of its own under load
-	$(CARGO) run --release --locked --package load -- --binary $(RELEASE)
+bench: setup ## Measures a server of its own under load
+	@# Built together, so that both use the same dependencies and none is built twice.
+	$(CARGO) build --release --locked --package causerie --package load
+	$(CARGO_TARGET_DIR)/release/load --binary $(RELEASE)
 
 book: ## Builds the operator's book, into the target folder
 	mdbook build docs --dest-dir $(CARGO_TARGET_DIR)/book

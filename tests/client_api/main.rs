@@ -1,5 +1,7 @@
 //! The client-server API, in the process of the test. One file for each of `src/client_api`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 
@@ -11,4 +13,5 @@ mod filter;
 mod profile;
 mod push;
 mod session;
+mod sync;
 mod uiaa;
