@@ -1,7 +1,7 @@
 //! The event graph: rooms, their events and their state.
 //!
-//! Every event, local or remote, enters through one commit ([`commit`]). The path of a local event:
-//! [`send`] takes the room's lock, decides on the room's [`head`] with pure functions, and commits.
+//! Every event, local or remote, enters through one commit (`commit`). The path of a local event:
+//! [`send`] takes the room's lock, decides on the room's head with pure functions, and commits.
 //!
 //! `rooms` never calls `sync`, `users` or `client_api`: those look at what was committed.
 
