@@ -27,7 +27,7 @@ build: setup ## Builds in release
 
 # One profile, and every time the whole workspace, so that nothing (above all not RocksDB) is
 # compiled twice.
-test: fmt clippy tidy ## Everything that CI runs
+test: fmt clippy doc tidy ## Everything that CI runs
 	$(CARGO) test --locked --workspace
 	@for run in tests/clients/run tests/crash/run; do \
 		if [ -x $$run ]; then echo "$$run" && $$run --binary $(DEV) || exit 1; fi; \
