@@ -24,6 +24,7 @@ use super::{
     event::{Pdu, StoredEvent},
     head::{Extremity, Head},
     levels::Levels,
+    notify::notifies,
     redaction,
     state::{StateBuilder, TrunkChange},
 };
@@ -277,6 +278,7 @@ impl<'a> Draft<'a> {
             && !accepted.flags.has(EventFlags::OUTLIER);
         let flags = match state_key {
             Some(_) => accepted.flags.with(EventFlags::STATE),
+            None if notifies(&pdu) => accepted.flags.with(EventFlags::NOTIFIES),
             None => accepted.flags,
         };
         let mut record = EventRecord {

@@ -20,6 +20,7 @@ pub mod history;
 mod levels;
 pub mod members;
 pub mod membership;
+mod notify;
 pub mod receive;
 mod redaction;
 pub mod render;

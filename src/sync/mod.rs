@@ -19,7 +19,10 @@ use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 
 use self::{
-    connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
+    connections::Connections,
+    filter::SyncFilter,
+    notifier::Notifier,
+    streams::{Sources, unread::UnreadCounts},
     v3::FilterChoice,
 };
 use crate::{ephemeral::Typing, error::ApiError, http::SessionId, rooms::Rooms, users::Users};
@@ -54,7 +57,7 @@ impl Sync {
     pub fn start(rooms: Rooms, users: Users, typing: Typing, epoch: u64) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
-            sources: Sources { rooms, users, typing },
+            sources: Sources { rooms, users, typing, unread: UnreadCounts::new() },
             notifier,
             connections: Connections::default(),
             epoch,

@@ -79,7 +79,7 @@ impl Build<'_> {
             timeline: self.timeline(&mut viewer, &window)?,
             ephemeral: ephemeral.into(),
             account_data: account_data.into(),
-            unread_notifications: unread::read(&self.step, room, row)?,
+            unread_notifications: unread::read(&self.step, room, row, positions)?,
         }))
     }
 
