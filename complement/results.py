@@ -105,6 +105,8 @@ def read_stored():
 def store(new, complete):
     """Packages that ran completely are replaced, so that tests which the suite dropped go too."""
     stored = read_stored()
+    # Git keeps no empty folder.
+    (HERE / "results").mkdir(exist_ok=True)
     for package in sorted({package for package, _ in new}):
         kept = {} if complete else {k: v for k, v in stored.items() if k[0] == package}
         write(file_of(package), {**kept, **{k: v for k, v in new.items() if k[0] == package}})

@@ -69,7 +69,6 @@ class Store(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.here = pathlib.Path(folder.name)
-        (self.here / "results").mkdir()
         patch = mock.patch.object(results, "HERE", self.here)
         patch.start()
         self.addCleanup(patch.stop)
