@@ -11,7 +11,7 @@ use std::{
 
 use kv::{Batch, Position, Reader};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType},
 };
 use serde::Deserialize;
@@ -178,6 +178,14 @@ impl<'a> Draft<'a> {
     pub(super) fn membership(&self, user_id: &str) -> Result<Membership, ApiError> {
         let member = self.current("m.room.member", user_id)?;
         Ok(member.map_or(Membership::None, |event| event.record.membership))
+    }
+
+    /// Refuses a user who has not joined, before anything else about the room is told.
+    pub(super) fn require_member(&self, user_id: &UserId) -> Result<(), ApiError> {
+        match self.membership(user_id.as_str())? {
+            Membership::Join => Ok(()),
+            _ => Err(ApiError::forbidden("You are not in this room")),
+        }
     }
 
     /// Decides an event of this server: composes it on the head, checks it, takes it in.

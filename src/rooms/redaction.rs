@@ -98,6 +98,7 @@ pub(super) fn check_sender(
     sender: &UserId,
     target_id: &EventId,
 ) -> Result<(), ApiError> {
+    draft.require_member(sender)?;
     let Some(target) = draft.event_by_id(target_id)? else {
         return Err(ApiError::not_found("The room has no such event"));
     };
