@@ -284,11 +284,7 @@ impl<'a> Draft<'a> {
         let shown = !accepted.flags.has(EventFlags::REJECTED)
             && !accepted.flags.has(EventFlags::SOFT_FAILED)
             && !accepted.flags.has(EventFlags::OUTLIER);
-        let flags = match state_key {
-            Some(_) => accepted.flags.with(EventFlags::STATE),
-            None if notifies(&pdu) => accepted.flags.with(EventFlags::NOTIFIES),
-            None => accepted.flags,
-        };
+        let flags = flags_of(&pdu, accepted.flags);
         let mut record = EventRecord {
             hash: accepted.hash,
             flags,
@@ -490,4 +486,15 @@ pub(super) fn membership_of(pdu: &Pdu) -> Membership {
     }
     let membership: Option<String> = pdu.content_field("membership");
     membership.as_deref().map_or(Membership::None, Membership::from_name)
+}
+
+/// What the event itself adds to what its checks found.
+fn flags_of(pdu: &Pdu, found: EventFlags) -> EventFlags {
+    if pdu.state_key().is_some() {
+        found.with(EventFlags::STATE)
+    } else if notifies(pdu) {
+        found.with(EventFlags::NOTIFIES)
+    } else {
+        found
+    }
 }

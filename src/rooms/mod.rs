@@ -170,6 +170,15 @@ impl Rooms {
         &self.0.parts.store
     }
 
+    /// Runs a step on one consistent view of the store; see [`Store::read`].
+    async fn read<T: Send + 'static>(
+        &self,
+        step: impl Fn(&Self, &Reader<'_>) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let rooms = self.clone();
+        self.store().read(move |reader| step(&rooms, reader)).await
+    }
+
     /// What makes the numbers of rooms, users and state keys.
     pub fn interner(&self) -> &Interner {
         &self.0.parts.interner
