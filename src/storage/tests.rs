@@ -78,6 +78,7 @@ fn the_bytes_are_what_they_were() {
     room_keys(&mut encodings);
     user_keys(&mut encodings);
     room_rows(&mut encodings);
+    state_rows(&mut encodings);
     user_rows(&mut encodings);
     server_rows(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
@@ -144,7 +145,6 @@ fn user_keys(encodings: &mut Encodings) {
 
 fn room_rows(encodings: &mut Encodings) {
     let state = StateRef { branch: BranchNid(3), version: 5 };
-    let change = StateChange { key: KEY, old: Some(EventNid(1)), new: None };
     encodings.row("EventBytes", &EventBytes("{}".into()));
     encodings.row("EventNid", &EventNid(7));
     encodings.row("EventKey", &EventKey { room: ROOM, event: EventNid(7) });
@@ -182,6 +182,11 @@ fn room_rows(encodings: &mut Encodings) {
             state_version: 5,
         },
     );
+}
+
+fn state_rows(encodings: &mut Encodings) {
+    let state = StateRef { branch: BranchNid(3), version: 5 };
+    let change = StateChange { key: KEY, old: Some(EventNid(1)), new: None };
     encodings.row("StateChanges", &StateChanges { position: POSITION, changes: vec![change] });
     encodings.row("OverlayRow", &OverlayRow { base: state, changes: vec![change] });
     let name = StateKeyName { event_type: "m.x".to_owned(), state_key: "k".to_owned() };
