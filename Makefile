@@ -11,7 +11,7 @@ NAME ?= admin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run admin build test check fmt clippy tidy doc deny typos bench book tools setup
+.PHONY: help run admin build test check fmt clippy tidy doc deny typos bench complement book tools setup
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,7 +27,7 @@ build: setup ## Builds in release
 
 # One profile, and every time the whole workspace, so that nothing (above all not RocksDB) is
 # compiled twice.
-test: fmt clippy tidy ## Everything that CI runs
+test: fmt clippy doc tidy ## Everything that CI runs
 	$(CARGO) test --locked --workspace
 	@for run in tests/clients/run tests/crash/run; do \
 		if [ -x $$run ]; then echo "$$run" && $$run --binary $(DEV) || exit 1; fi; \
@@ -64,8 +64,14 @@ typos:
 	@if command -v typos >/dev/null; then typos; \
 	else echo "typos: skipped, it is not installed (make tools)"; fi
 
-bench: build ## Measures a server of its own under load
-	$(CARGO) run --release --locked --package load -- --binary $(RELEASE)
+bench: setup ## Measures a server of its own under load
+	@# Built together, so that both use the same dependencies and none is built twice.
+	$(CARGO) build --release --locked --package causerie --package load
+	$(CARGO_TARGET_DIR)/release/load --binary $(RELEASE)
+
+complement: ## Runs the acceptance suite: make complement [TESTS=csapi] [RUN=TestSync] [BINARY=PATH]
+	@[ -n "$(BINARY)" ] || $(MAKE) build
+	@complement/run --binary "$(or $(BINARY),$(RELEASE))" --tests "$(TESTS)" --run "$(RUN)"
 
 book: ## Builds the operator's book, into the target folder
 	mdbook build docs --dest-dir $(CARGO_TARGET_DIR)/book

@@ -16,10 +16,7 @@ use crate::{
     error::ApiError,
     federation::server_keys,
     federation_api::{self, FederationApi},
-    http::{
-        App, AppSettings, ListenAddress, ListenError, Listener, ListenerSettings, TlsFiles,
-        TrustedProxies,
-    },
+    http::{App, AppSettings, ListenError, Listener, ListenerSettings, TlsFiles, TrustedProxies},
     id::Interner,
     rooms::{self, Rooms},
     storage::{
@@ -135,13 +132,13 @@ impl Server {
         if serves.federation() {
             router = router.merge(federation_api::routes(self.federation.clone()).into_router());
         }
-        let server = &self.config.server;
-        let proxies = server.trusted_proxies.iter();
-        let settings = AppSettings {
-            query_tokens: server.access_token_in_query,
-            trusted_proxies: TrustedProxies(proxies.cloned().collect()),
+        let config = &self.config.server;
+        let proxies = config.trusted_proxies.clone();
+        let app_settings = AppSettings {
+            query_tokens: config.access_token_in_query,
+            trusted_proxies: TrustedProxies(proxies),
         };
-        App::new(router, settings)
+        App::new(router, app_settings)
     }
 
     /// Serves on all listeners until `stop` becomes true; then long polls are answered, running
@@ -153,10 +150,11 @@ impl Server {
     ) -> Result<(), StartError> {
         let mut tasks = JoinSet::new();
         for listener in &self.config.server.listeners {
-            let bound = bind(listener).await?;
-            match bound.local_address() {
-                Some(address) => tracing::info!("listening on {address}"),
-                None => tracing::info!("listening on {}", listener.address),
+            let bound = self.bind(listener).await?;
+            if let Some(address) = bound.local_address() {
+                tracing::info!("listening on {address}");
+            } else {
+                tracing::info!("listening on {}", listener.address);
             }
             tasks.spawn(bound.serve(self.app(listener.serves), stop.clone()));
         }
@@ -179,24 +177,22 @@ impl Server {
         }
         Ok(())
     }
+
+    async fn bind(&self, listener: &config::Listener) -> Result<Listener, ListenError> {
+        let tls = listener.tls.as_ref();
+        let tls =
+            tls.map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
+        let settings = ListenerSettings {
+            head_duration_max: self.config.limits.request_head_timeout(),
+            ..ListenerSettings::default()
+        };
+        Listener::bind(&listener.address, tls.as_ref(), settings).await
+    }
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn bind(listener: &config::Listener) -> Result<Listener, ListenError> {
-    let address = match &listener.address {
-        config::ListenAddress::Tcp(address) => ListenAddress::Tcp(*address),
-        config::ListenAddress::Unix { path, mode } => {
-            ListenAddress::Unix { path: path.clone(), mode: *mode }
-        }
-    };
-    let tls = listener.tls.as_ref();
-    let tls =
-        tls.map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() });
-    Listener::bind(&address, tls.as_ref(), ListenerSettings::default()).await
 }
 
 /// Whether the server does its work, for load balancers and monitors.

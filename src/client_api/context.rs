@@ -16,13 +16,10 @@ use crate::{
     rooms::history::{self, ContextRequest},
 };
 
-/// The most events around an event.
-const CONTEXT_MAX: u64 = 100;
-
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidcontexteventid>
 ///
-/// At most 100 events around the one.
+/// At most `limits.context_events_max` events around the one.
 pub(super) async fn get_context(
     app: Arc<ClientApi>,
     auth: Requester,
@@ -31,7 +28,7 @@ pub(super) async fn get_context(
     let request = ContextRequest {
         room_id: request.room_id,
         event_id: request.event_id,
-        limit: bounded(request.limit, 0, CONTEXT_MAX),
+        limit: bounded(request.limit, 0, app.config.limits.context_events_max),
         filter: request.filter,
     };
     let context = history::context(&app.rooms, asker(auth), request).await?;

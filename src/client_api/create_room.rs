@@ -84,7 +84,7 @@ fn alias(app: &ClientApi, name: Option<&str>) -> Result<Option<ruma::OwnedRoomAl
     let text = format!("#{name}:{}", app.rooms.server_name());
     match RoomAliasId::parse(&text) {
         Ok(alias) if !name.is_empty() && !name.contains([':', '#', '\0']) && text.len() <= 255 => {
-            Ok(Some(alias.to_owned()))
+            Ok(Some(alias.clone()))
         }
         _ => Err(ApiError::invalid_param(format!("{name} cannot be the name of an alias"))),
     }
@@ -105,7 +105,7 @@ fn initial_state(
     #[derive(Deserialize)]
     struct Event {
         #[serde(rename = "type")]
-        event_type: TimelineEventType,
+        kind: TimelineEventType,
         #[serde(default)]
         state_key: String,
         content: Box<RawValue>,
@@ -113,5 +113,5 @@ fn initial_state(
     let event: Event = serde_json::from_str(raw.json().get()).map_err(|error| {
         ApiError::bad_json(format!("An event of `initial_state` is incomplete: {error}"))
     })?;
-    Ok((event.event_type, event.state_key, event.content))
+    Ok((event.kind, event.state_key, event.content))
 }

@@ -194,15 +194,12 @@ fn checked(reason: Option<String>) -> Result<Option<String>, ApiError> {
 }
 
 async fn named_room(app: &ClientApi, name: &RoomOrAliasId) -> Result<Room, ApiError> {
-    let room_id = match <&ruma::RoomId>::try_from(name) {
-        Ok(room_id) => room_id.to_owned(),
-        Err(_) => {
-            let alias = <&ruma::RoomAliasId>::try_from(name)
-                .map_err(|_| ApiError::invalid_param("This is neither a room id nor an alias"))?;
-            let row = app.rooms.resolve_alias(alias).await?;
-            row.ok_or_else(|| ApiError::not_found(format!("There is no alias {alias} here")))?
-                .room_id
-        }
-    };
-    app.rooms.known_room(&room_id).await
+    if let Ok(room_id) = <&ruma::RoomId>::try_from(name) {
+        return app.rooms.known_room(room_id).await;
+    }
+    let alias = <&ruma::RoomAliasId>::try_from(name)
+        .map_err(|_| ApiError::invalid_param("This is neither a room id nor an alias"))?;
+    let row = app.rooms.resolve_alias(alias).await?;
+    let row = row.ok_or_else(|| ApiError::not_found(format!("There is no alias {alias} here")))?;
+    app.rooms.known_room(&row.room_id).await
 }

@@ -21,13 +21,10 @@ use crate::{
     rooms::history::{self, MessagesRequest},
 };
 
-/// The most events in a page of history.
-const MESSAGES_MAX: u64 = 1_000;
-
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 ///
-/// At most 1000 events. A page may be empty and still have an `end`: history lies behind it.
+/// At most `limits.messages_page_events_max` events. A page may be empty and still have an `end`: history lies behind it.
 pub(super) async fn get_message_events(
     app: Arc<ClientApi>,
     auth: Requester,
@@ -41,7 +38,7 @@ pub(super) async fn get_message_events(
             Dir::Forward => Direction::Forward,
             Dir::Backward => Direction::Backward,
         },
-        limit: bounded(request.limit, 1, MESSAGES_MAX),
+        limit: bounded(request.limit, 1, app.config.limits.messages_page_events_max),
         filter: request.filter,
     };
     let page = history::messages(&app.rooms, asker(auth), request).await?;

@@ -37,7 +37,7 @@ impl RateLimits {
         };
         Self {
             messages: limiter(&config.messages),
-            joins: limiter(&config.joins_local),
+            joins: limiter(&config.joins),
             joins_per_room: limiter(&config.joins_per_room),
             invites_per_room: limiter(&config.invites_per_room),
             invites_per_user: limiter(&config.invites_per_user),

@@ -37,7 +37,6 @@ pub(super) fn asker(auth: Requester) -> Asker {
 }
 
 /// A client's limit within bounds.
-pub(super) fn bounded(limit: ruma::UInt, least: u64, most: u64) -> usize {
-    let limit = u64::from(limit).clamp(least, most);
-    usize::try_from(limit).unwrap_or(usize::MAX)
+pub(super) fn bounded(limit: ruma::UInt, least: usize, most: usize) -> usize {
+    usize::try_from(u64::from(limit)).unwrap_or(usize::MAX).min(most).max(least)
 }

@@ -13,7 +13,7 @@ use super::ClientApi;
 use crate::{
     error::ApiError,
     http::{NoAuth, Requester},
-    users::{LoginAttempt, Selection},
+    users::{LoginAttempt, Selection, secret::Token},
 };
 
 /// `GET /_matrix/client/v3/login`
@@ -55,7 +55,7 @@ pub(super) async fn login(
     let (user_id, session) = app.users.login().with_password(attempt).await?;
     let access_token = session.access_token.into_string();
     let mut response = login::v3::Response::new(user_id, access_token, session.device_id);
-    response.refresh_token = session.refresh_token.map(|token| token.into_string());
+    response.refresh_token = session.refresh_token.map(Token::into_string);
     response.expires_in = session.expires_in;
     response.well_known = app.config.server.public_base_url.as_ref().map(|url| {
         let homeserver = login::v3::HomeserverInfo::new(super::discovery::base_url(url));
@@ -73,7 +73,7 @@ pub(super) async fn refresh_token(
 ) -> Result<refresh_token::v3::Response, ApiError> {
     let session = app.users.sessions().refresh(&request.refresh_token).await?;
     let mut response = refresh_token::v3::Response::new(session.access_token.into_string());
-    response.refresh_token = session.refresh_token.map(|token| token.into_string());
+    response.refresh_token = session.refresh_token.map(Token::into_string);
     response.expires_in_ms = session.expires_in;
     Ok(response)
 }

@@ -9,35 +9,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// The body of a request.
-    pub request_size_bytes_max: usize,
-
-    /// The body of a request that uploads encryption keys.
-    pub keys_upload_size_bytes_max: usize,
-
     /// How long a client may take to send the head of a request.
     pub request_head_timeout_ms: u64,
-
-    /// How long a client may pause inside the body of a request.
-    pub request_body_idle_timeout_ms: u64,
 
     /// A filter that a client stores.
     pub filter_size_bytes_max: usize,
 
     /// The filters that a user may store.
     pub filters_per_user_max: usize,
-
-    /// The events of one room's timeline in an answer to `/sync`.
-    pub sync_timeline_events_max: usize,
-
-    /// How long `/sync` waits for something new.
-    pub sync_timeout_ms_max: u64,
-
-    /// The requests of one user that may wait in `/sync` at once.
-    pub sync_waiting_per_user_max: usize,
-
-    /// The requests of one device that may wait in `/sync` at once.
-    pub sync_waiting_per_device_max: usize,
 
     /// The events of a page of a room's history.
     pub messages_page_events_max: usize,
@@ -76,16 +55,9 @@ pub struct LimitsConfig {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
-            request_size_bytes_max: 1024 * 1024,
-            keys_upload_size_bytes_max: 2 * 1024 * 1024,
             request_head_timeout_ms: 10_000,
-            request_body_idle_timeout_ms: 30_000,
             filter_size_bytes_max: 64 * 1024,
             filters_per_user_max: 100,
-            sync_timeline_events_max: 1_000,
-            sync_timeout_ms_max: 90_000,
-            sync_waiting_per_user_max: 16,
-            sync_waiting_per_device_max: 4,
             messages_page_events_max: 1_000,
             context_events_max: 100,
             account_data_size_bytes_max: 64 * 1024,
@@ -105,16 +77,6 @@ impl LimitsConfig {
     /// How long a client may take to send the head of a request.
     pub fn request_head_timeout(&self) -> Duration {
         Duration::from_millis(self.request_head_timeout_ms)
-    }
-
-    /// How long a client may pause inside the body of a request.
-    pub fn request_body_idle_timeout(&self) -> Duration {
-        Duration::from_millis(self.request_body_idle_timeout_ms)
-    }
-
-    /// How long `/sync` waits for something new.
-    pub fn sync_timeout_max(&self) -> Duration {
-        Duration::from_millis(self.sync_timeout_ms_max)
     }
 
     /// How long an access token is good for when the client can refresh it.

@@ -28,11 +28,8 @@ pub struct RateLimitsConfig {
     /// Attempts from one address to find out whether a registration token is valid.
     pub registration_token_checks: RateLimit,
 
-    /// Rooms of this server that a user joins.
-    pub joins_local: RateLimit,
-
-    /// Rooms of other servers that a user joins.
-    pub joins_remote: RateLimit,
+    /// Rooms that a user joins.
+    pub joins: RateLimit,
 
     /// Joins to one room.
     pub joins_per_room: RateLimit,
@@ -63,8 +60,7 @@ impl Default for RateLimitsConfig {
             login_failed: RateLimit::new(0.17, 3),
             registration: RateLimit::new(0.17, 3),
             registration_token_checks: RateLimit::new(0.1, 5),
-            joins_local: RateLimit::new(0.1, 10),
-            joins_remote: RateLimit::new(0.01, 10),
+            joins: RateLimit::new(0.1, 10),
             joins_per_room: RateLimit::new(1.0, 10),
             invites_per_room: RateLimit::new(0.3, 10),
             invites_per_user: RateLimit::new(0.003, 5),

@@ -169,12 +169,6 @@ fn limits(limits: &LimitsConfig) -> Outcome {
             return Err(refusal(format!("`limits.{name}` is 0: it would refuse everything")));
         }
     }
-    let least = 128 * 1024;
-    if limits.request_size_bytes_max < least {
-        return Err(refusal(format!(
-            "`limits.request_size_bytes_max` is below {least}: the largest event would not fit"
-        )));
-    }
     Ok(())
 }
 

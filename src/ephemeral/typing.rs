@@ -153,7 +153,7 @@ mod tests {
             let rooms = typing.0.rooms.lock();
             rooms[&room].typists.iter().map(|typist| typist.until).max()
         };
-        typing.start(RoomNid(1), bob, Duration::from_secs(600)).await.unwrap();
+        typing.start(RoomNid(1), bob, Duration::from_mins(10)).await.unwrap();
         assert!(until(&typing, RoomNid(1)) <= Some(Instant::now() + TYPING_MAX));
         typing.start(RoomNid(1), alice, Duration::from_millis(30)).await.unwrap();
         assert_eq!(typing.users(RoomNid(1)), [bob, alice]);

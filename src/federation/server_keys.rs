@@ -44,17 +44,15 @@ pub async fn open(
     clock: &Clock,
 ) -> Result<Signer, ApiError> {
     let rows = rows(store).await?;
-    let row = match rows.into_iter().find(|row| row.expired_ts.is_none()) {
-        Some(row) => row,
-        None => {
-            let der = Ed25519KeyPair::generate();
-            let pair = key_pair(&der, "new")?;
-            // A version that tells keys apart, also those of a server that was set up anew.
-            let text = STANDARD_NO_PAD.encode(pair.public_key());
-            let version: String =
-                text.chars().filter(char::is_ascii_alphanumeric).take(6).collect();
-            add(store, &der, version, clock).await?
-        }
+    let row = if let Some(row) = rows.into_iter().find(|row| row.expired_ts.is_none()) {
+        row
+    } else {
+        let der = Ed25519KeyPair::generate();
+        let pair = key_pair(&der, "new")?;
+        // A version that tells keys apart, also those of a server that was set up anew.
+        let text = STANDARD_NO_PAD.encode(pair.public_key());
+        let version: String = text.chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+        add(store, &der, version, clock).await?
     };
     Ok(Signer { server_name: server_name.to_owned(), key_pair: key_pair(&row.der, &row.version)? })
 }

@@ -5,7 +5,7 @@
 //! its requests are answered or the drain's time is over.
 
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::PathBuf,
@@ -28,10 +28,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::{
-    App, Peer, TlsFiles,
-    connection::HeadGuard,
-    tls::{self, TlsError},
+use crate::{
+    config::ListenAddress,
+    http::{
+        App, Peer, TlsFiles,
+        connection::HeadGuard,
+        tls::{self, TlsError},
+    },
 };
 
 /// How many requests may run at once on one HTTP/2 connection: a proxy sends all its own here.
@@ -39,29 +42,6 @@ const STREAMS_MAX: u32 = 1_000;
 
 /// How many connections the system may hold that are not accepted yet.
 const BACKLOG: u32 = 1_024;
-
-/// Where to listen.
-#[derive(Clone, Debug)]
-pub enum ListenAddress {
-    /// A TCP port.
-    Tcp(SocketAddr),
-    /// A Unix socket, and the permissions of its file.
-    Unix {
-        /// The socket's path.
-        path: PathBuf,
-        /// The file mode, such as `0o660`.
-        mode: u32,
-    },
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(formatter),
-            Self::Unix { path, .. } => path.display().fmt(formatter),
-        }
-    }
-}
 
 /// The limits of a listener.
 #[derive(Clone, Debug)]

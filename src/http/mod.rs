@@ -26,7 +26,7 @@ pub use auth::{Authentication, Authenticator, Fits, MaybeRequester, NoAuth, Requ
 pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, read_body};
 pub use endpoint::{Options, RawRequest, Route, Routes};
 pub use json::{JsonError, JsonRules, check_json};
-pub use listener::{ListenAddress, ListenError, Listener, ListenerSettings};
+pub use listener::{ListenError, Listener, ListenerSettings};
 pub use rate::RateLimiter;
 pub use tls::TlsFiles;
 

@@ -101,7 +101,7 @@ impl RoomCommit {
     /// Tells the caches what is committed. `first` is the position of the first event.
     pub(super) fn publish(&self, rooms: &Rooms, first: Position) {
         for (index, commit) in self.events.iter().enumerate() {
-            if let Some(RedactionCommit::Applied(target)) = &commit.redaction {
+            if let Some(RedactionCommit::Applied(target, _)) = &commit.redaction {
                 rooms.event_was_redacted(self.room.nid, target.nid);
             }
             let index = u64::try_from(index).unwrap_or_default();
@@ -111,7 +111,7 @@ impl RoomCommit {
                 event.record.position = TimelinePosition::live(position);
             }
             let applied_to_itself = matches!(&commit.redaction,
-                Some(RedactionCommit::Applied(target)) if target.nid == event.nid);
+                Some(RedactionCommit::Applied(target, _)) if target.nid == event.nid);
             if !applied_to_itself {
                 rooms.cache_event(self.room.nid, Arc::new(event));
             }
@@ -180,7 +180,11 @@ impl MemberChange {
 impl RedactionCommit {
     fn write(&self, room: &Room, event: &StoredEvent, batch: &mut Batch) {
         match self {
-            Self::Applied(target) => {
+            Self::Applied(target, entry) => {
+                if let Some(entry) = entry {
+                    let position = target.record.position;
+                    batch.put(&TIMELINE, &TimelineKey { room: room.nid, position }, entry);
+                }
                 let key = EventKey { room: room.nid, event: target.nid };
                 batch.put(&EVENTS, &key, &EventBytes(target.pdu.json().into()));
                 batch.put(&EVENT_RECORDS, &key, &target.record);

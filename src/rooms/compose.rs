@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 use super::event::{EVENT_BYTES_MAX, Pdu, hash_of_event_id};
 use crate::{error::ApiError, federation::server_keys::Signer};
 
+/// How deep the content of an event may be nested: the event around it is one level more.
+const CONTENT_DEPTH_MAX: usize = 63;
+
 /// What someone here wants to send: everything of an event that is not the graph's.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -70,11 +73,14 @@ pub(super) struct Place<'a> {
 pub(super) fn compose(
     signer: &Signer,
     event: &NewEvent,
-    place: Place<'_>,
+    place: &Place<'_>,
 ) -> Result<(Pdu, [u8; 32]), ApiError> {
     check_sizes(event)?;
     let content: CanonicalJsonObject = serde_json::from_str(event.content.get())
         .map_err(|error| ApiError::bad_json(format!("The content is no event content: {error}")))?;
+    if content.values().any(|value| is_deeper_than(value, CONTENT_DEPTH_MAX - 1)) {
+        return Err(ApiError::bad_json("The content is nested too deep"));
+    }
     let mut object = CanonicalJsonObject::new();
     let mut put = |key: &str, value: CanonicalJsonValue| object.insert(key.to_owned(), value);
     put("content", content.into());
@@ -105,7 +111,21 @@ pub(super) fn compose(
     let name = signer.server_name.as_str();
     hash_and_sign_event(name, &signer.key_pair, &mut object, &place.rules.redaction)
         .map_err(|error| unsignable(&error))?;
-    finish(&object, &place)
+    finish(&object, place)
+}
+
+/// Whether a value has more than `levels` levels of arrays and objects. The parser bounds the
+/// recursion.
+fn is_deeper_than(value: &CanonicalJsonValue, levels: usize) -> bool {
+    match value {
+        CanonicalJsonValue::Array(items) => {
+            levels == 0 || items.iter().any(|item| is_deeper_than(item, levels - 1))
+        }
+        CanonicalJsonValue::Object(fields) => {
+            levels == 0 || fields.values().any(|value| is_deeper_than(value, levels - 1))
+        }
+        _ => false,
+    }
 }
 
 fn finish(object: &CanonicalJsonObject, place: &Place<'_>) -> Result<(Pdu, [u8; 32]), ApiError> {

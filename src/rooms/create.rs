@@ -170,7 +170,7 @@ impl Rooms {
             depth: 1,
             origin_server_ts: now,
         };
-        let (pdu, hash) = compose::compose(self.signer(), &event, place)?;
+        let (pdu, hash) = compose::compose(self.signer(), &event, &place)?;
         auth::check_citations(rules, &pdu, |_| None)
             .map_err(|denied| ApiError::bad_json(denied.to_string()))?;
         Ok((pdu, hash))

@@ -11,7 +11,7 @@ use std::{
 
 use kv::{Batch, Position, Reader};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType},
 };
 use serde::Deserialize;
@@ -24,6 +24,7 @@ use super::{
     event::{Pdu, StoredEvent},
     head::{Extremity, Head},
     levels::Levels,
+    notify::notifies,
     redaction,
     state::{StateBuilder, TrunkChange},
 };
@@ -179,6 +180,14 @@ impl<'a> Draft<'a> {
         Ok(member.map_or(Membership::None, |event| event.record.membership))
     }
 
+    /// Refuses a user who has not joined, before anything else about the room is told.
+    pub(super) fn require_member(&self, user_id: &UserId) -> Result<(), ApiError> {
+        match self.membership(user_id.as_str())? {
+            Membership::Join => Ok(()),
+            _ => Err(ApiError::forbidden("You are not in this room")),
+        }
+    }
+
     /// Decides an event of this server: composes it on the head, checks it, takes it in.
     ///
     /// # Errors
@@ -214,7 +223,7 @@ impl<'a> Draft<'a> {
             depth: self.next_depth(),
             origin_server_ts: now,
         };
-        let (pdu, hash) = compose::compose(self.rooms.signer(), event, place)?;
+        let (pdu, hash) = compose::compose(self.rooms.signer(), event, &place)?;
         // Version 12 cites no create event, yet the rules ask for it.
         let create = (StateEventType::RoomCreate, String::new());
         if let (false, Some(found)) =
@@ -275,10 +284,7 @@ impl<'a> Draft<'a> {
         let shown = !accepted.flags.has(EventFlags::REJECTED)
             && !accepted.flags.has(EventFlags::SOFT_FAILED)
             && !accepted.flags.has(EventFlags::OUTLIER);
-        let flags = match state_key {
-            Some(_) => accepted.flags.with(EventFlags::STATE),
-            None => accepted.flags,
-        };
+        let flags = flags_of(&pdu, accepted.flags);
         let mut record = EventRecord {
             hash: accepted.hash,
             flags,
@@ -480,4 +486,15 @@ pub(super) fn membership_of(pdu: &Pdu) -> Membership {
     }
     let membership: Option<String> = pdu.content_field("membership");
     membership.as_deref().map_or(Membership::None, Membership::from_name)
+}
+
+/// What the event itself adds to what its checks found.
+fn flags_of(pdu: &Pdu, found: EventFlags) -> EventFlags {
+    if pdu.state_key().is_some() {
+        found.with(EventFlags::STATE)
+    } else if notifies(pdu) {
+        found.with(EventFlags::NOTIFIES)
+    } else {
+        found
+    }
 }

@@ -276,6 +276,9 @@ pub fn hash_of_event_id(event_id: &EventId) -> Option<[u8; 32]> {
 }
 
 /// The event id that spells this hash in rooms of this version.
+///
+/// # Panics
+/// Never: a hash in base64 is an event id.
 pub fn event_id_of_hash(hash: &[u8; 32], rules: &RoomVersionRules) -> OwnedEventId {
     let text = match rules.event_id_format {
         EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(hash),

@@ -99,15 +99,12 @@ pub async fn messages(
     asker: Asker,
     request: MessagesRequest,
 ) -> Result<Messages, ApiError> {
-    let rooms = rooms.clone();
     let filter = Filter::compile(&request.filter, rooms.interner());
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
-            let viewer = asker.viewer(&rooms, reader, &request.room_id)?;
+        .read(move |rooms, reader| {
+            let viewer = asker.viewer(rooms, reader, &request.room_id)?;
             let mut viewer = viewer.ok_or_else(not_a_member)?;
-            let form = asker.form(&rooms);
+            let form = asker.form(rooms);
             read_messages(reader, &mut viewer, &filter, &request, &form)
         })
         .await
@@ -215,20 +212,17 @@ pub async fn context(
     asker: Asker,
     request: ContextRequest,
 ) -> Result<Context, ApiError> {
-    let rooms = rooms.clone();
     let filter = Filter::compile(&request.filter, rooms.interner());
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
-            let viewer = asker.viewer(&rooms, reader, &request.room_id)?;
+        .read(move |rooms, reader| {
+            let viewer = asker.viewer(rooms, reader, &request.room_id)?;
             let mut viewer = viewer.ok_or_else(no_such_event)?;
             let event = visible_event(reader, &mut viewer, &request.event_id)?;
             // An event without a place has no surroundings.
             if event.record.position == TimelinePosition::START {
                 return Err(no_such_event());
             }
-            let form = asker.form(&rooms);
+            let form = asker.form(rooms);
             read_context(reader, &mut viewer, (&filter, request.limit), &event, &form)
         })
         .await
@@ -308,15 +302,12 @@ pub async fn event(
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
 ) -> Result<Box<RawValue>, ApiError> {
-    let rooms = rooms.clone();
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
-            let viewer = asker.viewer(&rooms, reader, &room_id)?;
+        .read(move |rooms, reader| {
+            let viewer = asker.viewer(rooms, reader, &room_id)?;
             let mut viewer = viewer.ok_or_else(no_such_event)?;
             let event = visible_event(reader, &mut viewer, &event_id)?;
-            client_event(reader, &mut viewer, &event, &asker.form(&rooms))
+            client_event(reader, &mut viewer, &event, &asker.form(rooms))
         })
         .await
 }

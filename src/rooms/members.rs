@@ -55,20 +55,17 @@ pub async fn members(
     asker: Asker,
     request: MembersRequest,
 ) -> Result<Vec<Box<RawValue>>, ApiError> {
-    let rooms = rooms.clone();
     let wanted = wanted_memberships(request.membership, request.not_membership);
     let part = Part::Members(wanted);
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
-            let viewer = asker.viewer(&rooms, reader, &request.room_id)?;
+        .read(move |rooms, reader| {
+            let viewer = asker.viewer(rooms, reader, &request.room_id)?;
             let mut viewer = viewer.ok_or_else(not_a_member)?;
             let at = match request.at {
                 None => viewer.readable_state(reader)?,
                 Some(at) => state_at(reader, &mut viewer, at)?,
             };
-            list_state(reader, &mut viewer, at, &part, &asker.form(&rooms))
+            list_state(reader, &mut viewer, at, &part, &asker.form(rooms))
         })
         .await
 }
@@ -146,15 +143,12 @@ pub async fn state_events(
     asker: Asker,
     room_id: OwnedRoomId,
 ) -> Result<Vec<Box<RawValue>>, ApiError> {
-    let rooms = rooms.clone();
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
-            let viewer = asker.viewer(&rooms, reader, &room_id)?;
+        .read(move |rooms, reader| {
+            let viewer = asker.viewer(rooms, reader, &room_id)?;
             let mut viewer = viewer.ok_or_else(not_a_member)?;
             let at = viewer.readable_state(reader)?;
-            list_state(reader, &mut viewer, at, &Part::All, &asker.form(&rooms))
+            list_state(reader, &mut viewer, at, &Part::All, &asker.form(rooms))
         })
         .await
 }
@@ -181,13 +175,10 @@ pub async fn state_event(
     asker: Asker,
     request: StateEventRequest,
 ) -> Result<Box<RawValue>, ApiError> {
-    let rooms = rooms.clone();
     let key = rooms.interner().state_key(&request.event_type, &request.state_key);
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
-            let viewer = asker.viewer(&rooms, reader, &request.room_id)?;
+        .read(move |rooms, reader| {
+            let viewer = asker.viewer(rooms, reader, &request.room_id)?;
             let mut viewer = viewer.ok_or_else(not_a_member)?;
             let at = viewer.readable_state(reader)?;
             let room = viewer.room().clone();
@@ -197,7 +188,7 @@ pub async fn state_event(
             };
             let event = event.ok_or_else(|| ApiError::not_found("No such state event"))?;
             if request.whole {
-                client_event(reader, &mut viewer, &event, &asker.form(&rooms))
+                client_event(reader, &mut viewer, &event, &asker.form(rooms))
             } else {
                 Ok(event.pdu.content().to_owned())
             }
@@ -227,13 +218,10 @@ pub async fn joined_members(
     user_id: OwnedUserId,
     room_id: OwnedRoomId,
 ) -> Result<BTreeMap<OwnedUserId, MemberProfile>, ApiError> {
-    let rooms = rooms.clone();
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
+        .read(move |rooms, reader| {
             let asker = Asker { user_id: user_id.clone(), device_id: None };
-            let viewer = asker.viewer(&rooms, reader, &room_id)?;
+            let viewer = asker.viewer(rooms, reader, &room_id)?;
             let viewer = viewer
                 .filter(Viewer::is_joined)
                 .ok_or_else(|| ApiError::forbidden("You are not a member of the room"))?;
@@ -262,11 +250,8 @@ pub async fn joined_rooms(
     rooms: &Rooms,
     user_id: OwnedUserId,
 ) -> Result<Vec<OwnedRoomId>, ApiError> {
-    let rooms = rooms.clone();
     rooms
-        .store()
-        .clone()
-        .read(move |reader| {
+        .read(move |rooms, reader| {
             let mut joined = Vec::new();
             let range = MEMBERSHIPS.prefix(&user_id.to_string());
             reader.for_each(&MEMBERSHIPS, &range, Direction::Forward, |key, row| {

@@ -1,7 +1,7 @@
 //! The event graph: rooms, their events and their state.
 //!
-//! Every event, local or remote, enters through one commit ([`commit`]). The path of a local event:
-//! [`send`] takes the room's lock, decides on the room's [`head`] with pure functions, and commits.
+//! Every event, local or remote, enters through one commit (`commit`). The path of a local event:
+//! [`send`] takes the room's lock, decides on the room's head with pure functions, and commits.
 //!
 //! `rooms` never calls `sync`, `users` or `client_api`: those look at what was committed.
 
@@ -20,6 +20,7 @@ pub mod history;
 mod levels;
 pub mod members;
 pub mod membership;
+mod notify;
 pub mod receive;
 mod redaction;
 pub mod render;
@@ -167,6 +168,15 @@ impl Rooms {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.0.parts.store
+    }
+
+    /// Runs a step on one consistent view of the store; see [`Store::read`].
+    async fn read<T: Send + 'static>(
+        &self,
+        step: impl Fn(&Self, &Reader<'_>) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let rooms = self.clone();
+        self.store().read(move |reader| step(&rooms, reader)).await
     }
 
     /// What makes the numbers of rooms, users and state keys.

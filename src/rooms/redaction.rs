@@ -18,16 +18,16 @@ use crate::{
     error::ApiError,
     id::EventNid,
     storage::{
-        rows::EventFlags,
-        schema::rooms::{EventHashKey, PENDING_REDACTIONS},
+        rows::{EventFlags, TimelineEntry},
+        schema::rooms::{EventHashKey, PENDING_REDACTIONS, TIMELINE, TimelineKey},
     },
 };
 
 /// What a redaction does to what is stored.
 #[derive(Clone, Debug)]
 pub(super) enum RedactionCommit {
-    /// This event loses its content.
-    Applied(Arc<StoredEvent>),
+    /// This event loses its content; its line in the timeline says so.
+    Applied(Arc<StoredEvent>, Option<TimelineEntry>),
     /// The target is not here yet: this redaction waits for the event with this hash.
     Waiting([u8; 32]),
 }
@@ -44,7 +44,7 @@ pub(super) fn decide(
     if let Some(target_id) = event.pdu.redacts() {
         return match draft.event_by_id(target_id)? {
             Some(target) if may_redact(draft, event, &target)? => {
-                Ok(Some(RedactionCommit::Applied(Arc::new(redacted(draft, &target, event.nid)?))))
+                apply(draft, &target, event.nid).map(Some)
             }
             Some(_) => Ok(None),
             None => Ok(hash_of_event_id(target_id).map(RedactionCommit::Waiting)),
@@ -58,7 +58,19 @@ pub(super) fn decide(
     if !may_redact(draft, &redaction, event)? {
         return Ok(None);
     }
-    Ok(Some(RedactionCommit::Applied(Arc::new(redacted(draft, event, nid)?))))
+    apply(draft, event, nid).map(Some)
+}
+
+fn apply(
+    draft: &Draft<'_>,
+    target: &StoredEvent,
+    redaction: EventNid,
+) -> Result<RedactionCommit, ApiError> {
+    let after = redacted(draft, target, redaction)?;
+    let key = TimelineKey { room: draft.room.nid, position: after.record.position };
+    let entry = draft.reader.get(&TIMELINE, &key)?;
+    let entry = entry.map(|entry| TimelineEntry { flags: after.record.flags, ..entry });
+    Ok(RedactionCommit::Applied(Arc::new(after), entry))
 }
 
 /// Whether a redaction applies: its sender has the power to, or shares the server of the target's
@@ -86,6 +98,7 @@ pub(super) fn check_sender(
     sender: &UserId,
     target_id: &EventId,
 ) -> Result<(), ApiError> {
+    draft.require_member(sender)?;
     let Some(target) = draft.event_by_id(target_id)? else {
         return Err(ApiError::not_found("The room has no such event"));
     };
@@ -111,7 +124,7 @@ fn redacted(
         .map_err(ApiError::internal)?
         .with_flags(target.record.flags);
     let mut record = target.record.clone();
-    record.flags = record.flags.with(EventFlags::REDACTED);
+    record.flags = record.flags.with(EventFlags::REDACTED).without(EventFlags::NOTIFIES);
     record.redacted_by = Some(redaction);
     Ok(StoredEvent { nid: target.nid, record, pdu })
 }

@@ -296,3 +296,39 @@ async fn a_fork_is_resolved_and_a_ban_soft_fails() {
     let findings = rooms.check().unwrap();
     assert_eq!((findings.rooms, findings.damages), (1, Vec::new()));
 }
+
+#[tokio::test]
+async fn strangers_learn_nothing_by_what_is_refused() {
+    let rooms = rooms();
+    let room = make(&rooms, request(Preset::Private)).await;
+    let sent = rooms.send(&room, message(alice(), "hi"), None).await.unwrap();
+    let on = |target: &str| Change {
+        sender: bob(),
+        target: target.try_into().unwrap(),
+        reason: None,
+        profile: MemberProfile::default(),
+    };
+    let redaction = rooms.redact(&room, bob(), (&sent.event_id, None), None).await.unwrap_err();
+    let unknown = ruma::event_id!("$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let of_nothing = rooms.redact(&room, bob(), (unknown, None), None).await.unwrap_err();
+    assert_eq!(redaction.to_string(), of_nothing.to_string());
+    let member = rooms.kick(&room, on("@alice:hs1")).await.unwrap_err();
+    let nobody = rooms.kick(&room, on("@carol:hs1")).await.unwrap_err();
+    assert_eq!(member.to_string(), nobody.to_string());
+    let invited = rooms.invite(&room, on("@alice:hs1")).await.unwrap_err();
+    assert_eq!(invited.to_string(), member.to_string());
+}
+
+#[tokio::test]
+async fn t24_a_content_that_is_too_deep_is_refused() {
+    let rooms = rooms();
+    let room = make(&rooms, request(Preset::Public)).await;
+    let nested = |depth: usize| {
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let content = serde_json::value::RawValue::from_string(text).unwrap();
+        NewEvent { content, ..message(alice(), "") }
+    };
+    rooms.send(&room, nested(62), None).await.unwrap();
+    let error = rooms.send(&room, nested(63), None).await.unwrap_err();
+    assert_eq!(error.errcode, "M_BAD_JSON");
+}

@@ -6,3 +6,6 @@ pub mod identity;
 pub mod rows;
 pub mod schema;
 pub mod topic;
+
+#[cfg(test)]
+mod tests;

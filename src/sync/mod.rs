@@ -16,10 +16,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use kv::Position;
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 
 use self::{
-    connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
+    connections::Connections,
+    filter::SyncFilter,
+    notifier::Notifier,
+    streams::{Sources, unread::UnreadCounts},
     v3::FilterChoice,
 };
 use crate::{ephemeral::Typing, error::ApiError, http::SessionId, rooms::Rooms, users::Users};
@@ -54,7 +57,7 @@ impl Sync {
     pub fn start(rooms: Rooms, users: Users, typing: Typing, epoch: u64) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
-            sources: Sources { rooms, users, typing },
+            sources: Sources { rooms, users, typing, unread: UnreadCounts::new() },
             notifier,
             connections: Connections::default(),
             epoch,
@@ -81,7 +84,9 @@ impl Sync {
     ) -> Result<Arc<SyncFilter>, ApiError> {
         let interner = self.0.sources.rooms.interner();
         let id = match choice {
-            None => return Ok(Arc::new(SyncFilter::compile(&Default::default(), interner))),
+            None => {
+                return Ok(Arc::new(SyncFilter::compile(&FilterDefinition::default(), interner)));
+            }
             Some(FilterChoice::Inline(definition)) => {
                 return Ok(Arc::new(SyncFilter::compile(&definition, interner)));
             }

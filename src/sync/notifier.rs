@@ -1,6 +1,6 @@
 //! Follows the commits and tells those who sync that something is new for them.
 //!
-//! One task takes every commit, in order, into the [`RoomTable`]. A wake-up carries no data: who is
+//! One task takes every commit, in order, into the `RoomTable`. A wake-up carries no data: who is
 //! woken looks into the table and, only where something changed, into the store.
 
 use std::{ops::ControlFlow, sync::Arc};

@@ -27,6 +27,9 @@ use crate::{
 /// More filters than this in memory start it anew.
 const CACHED_MAX: usize = 10_000;
 
+/// The most things of one kind that a filter asks for.
+const LIMIT_MAX: u32 = 1_000;
+
 /// Stores filters and finds them.
 #[derive(Clone)]
 pub struct Filters(Arc<Parts>);
@@ -35,7 +38,6 @@ struct Parts {
     store: Store,
     size_bytes_max: usize,
     count_max: usize,
-    timeline_max: usize,
     cache: Mutex<HashMap<(OwnedUserId, u32), Arc<FilterDefinition>>>,
 }
 
@@ -54,7 +56,6 @@ impl Filters {
             store,
             size_bytes_max: limits.filter_size_bytes_max,
             count_max: limits.filters_per_user_max.max(1),
-            timeline_max: limits.sync_timeline_events_max,
             cache: Mutex::default(),
         }))
     }
@@ -65,7 +66,7 @@ impl Filters {
         user_id: &UserId,
         mut filter: FilterDefinition,
     ) -> Result<String, ApiError> {
-        self.clamp(&mut filter);
+        Self::clamp(&mut filter);
         let json = serde_json::to_vec(&filter).map_err(ApiError::internal)?;
         if json.len() > self.0.size_bytes_max {
             return Err(ApiError::too_large("The filter is too large"));
@@ -120,9 +121,9 @@ impl Filters {
         Ok(Some(filter))
     }
 
-    /// Lowers the limits of a filter to those of the server; also for filters in the query.
-    pub fn clamp(&self, filter: &mut FilterDefinition) {
-        let max = UInt::try_from(self.0.timeline_max).unwrap_or(UInt::MAX);
+    /// Lowers the limits of a filter to those of the server.
+    fn clamp(filter: &mut FilterDefinition) {
+        let max = UInt::from(LIMIT_MAX);
         let room = &mut filter.room;
         for limit in [
             &mut room.timeline.limit,

@@ -104,12 +104,11 @@ impl Registration {
         let password =
             attempt.password.ok_or_else(|| ApiError::missing_param("`password` is missing"))?;
         self.0.by_address.check(address.limit_key())?;
-        let user_id = match attempt.username {
-            Some(username) => self.check_username(username).await?,
-            None => {
-                let name = secret::random_name(GENERATED_NAME_LENGTH);
-                self.0.accounts.new_user_id(&name)?
-            }
+        let user_id = if let Some(username) = attempt.username {
+            self.check_username(username).await?
+        } else {
+            let name = secret::random_name(GENERATED_NAME_LENGTH);
+            self.0.accounts.new_user_id(&name)?
         };
         let password_hash = self.0.accounts.hash_password(password).await?;
         for _ in 0..ATTEMPTS {

@@ -9,6 +9,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest::{SHA256, digest};
 
 /// Fills an array from the operating system's generator.
+///
+/// # Panics
+/// When the operating system has no random bytes, which none does that runs a server.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system always has random bytes once it runs");

@@ -3,7 +3,7 @@
 use causerie::config::{RateLimit, Secret};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, PASSWORD, TestServer};
+use crate::harness::{Answer, PASSWORD, TestServer, password_stage};
 
 async fn register(server: &TestServer, username: &str) -> Answer {
     let body = json!({
@@ -138,4 +138,27 @@ async fn whoami_names_user_and_device() {
     assert_eq!(body, expected);
     let body = server.get("v3/account/3pid").token(&alice.token).send().await.ok();
     assert_eq!(body, json!({ "threepids": [] }));
+}
+
+#[tokio::test]
+async fn a_user_who_is_no_more_is_in_no_room() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room_id = server.create_room(&alice).await;
+    let invite =
+        server.post(&format!("v3/rooms/{room_id}/invite"), json!({ "user_id": bob.user_id }));
+    invite.token(&alice.token).send().await.ok();
+    server.post(&format!("v3/join/{room_id}"), json!({})).token(&bob.token).send().await.ok();
+    let body = json!({ "erase": true, "auth": password_stage("bob", PASSWORD, "none") });
+    let deactivate =
+        |body: Value| server.post("v3/account/deactivate", body).token(&bob.token).send();
+    let challenge = deactivate(body).await;
+    assert_eq!(challenge.outcome(), (401, ""));
+    let session = challenge.body["session"].as_str().unwrap();
+    let auth = password_stage("bob", PASSWORD, session);
+    let body = deactivate(json!({ "erase": true, "auth": auth })).await.ok();
+    assert_eq!(body, json!({ "id_server_unbind_result": "success" }));
+    let path = format!("v3/rooms/{room_id}/state/m.room.member/{}", bob.user_id);
+    let member = server.get(&path).token(&alice.token).send().await.ok();
+    assert_eq!(member, json!({ "membership": "leave" }));
 }

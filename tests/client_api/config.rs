@@ -1,16 +1,9 @@
 //! Account data and tags.
 
-use causerie::storage::{
-    rows::{Membership, MembershipRow},
-    schema::rooms::{MEMBERSHIPS, MembershipKey},
-};
-use kv::{Batch, Durability, Position};
-use ruma::{RoomId, room_id};
+use kv::Position;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, TestServer, TestUser};
-
-const ROOM: &str = "!room:example.org";
 
 async fn set(server: &TestServer, user: &TestUser, kind: &str, content: Value) -> Answer {
     let path = format!("v3/user/{}/account_data/{kind}", user.user_id);
@@ -20,24 +13,6 @@ async fn set(server: &TestServer, user: &TestUser, kind: &str, content: Value) -
 async fn get(server: &TestServer, user: &TestUser, kind: &str) -> Answer {
     let path = format!("v3/user/{}/account_data/{kind}", user.user_id);
     server.get(&path).token(&user.token).send().await
-}
-
-/// As if the user had joined the room.
-async fn join(server: &TestServer, user: &TestUser, room_id: &RoomId) {
-    let key = MembershipKey {
-        user_id: user.user_id.to_string(),
-        room: server.server.rooms.interner().room(room_id),
-    };
-    let row = MembershipRow {
-        membership: Membership::Join,
-        event: causerie::id::EventNid(1),
-        position: Position::pending(0),
-        was_joined: true,
-        forgotten: false,
-    };
-    let mut batch = Batch::new();
-    batch.put(&MEMBERSHIPS, &key, &row);
-    server.server.store.commit(batch, Durability::Buffered).await.unwrap();
 }
 
 #[tokio::test]
@@ -112,11 +87,14 @@ async fn t90_there_are_so_many_types_and_no_more() {
 #[tokio::test]
 async fn t90_rooms_that_the_user_never_was_in_hold_nothing() {
     let server = TestServer::new().await;
-    let alice = server.register("alice").await;
-    let path = format!("v3/user/{}/rooms/{ROOM}/account_data/org.x", alice.user_id);
-    let answer = server.put(&path, json!({})).token(&alice.token).send().await;
-    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
-    join(&server, &alice, room_id!("!room:example.org")).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room_id = server.create_room(&alice).await;
+    for (user, room_id) in [(&bob, room_id.as_str()), (&alice, "!room:example.org")] {
+        let path = format!("v3/user/{}/rooms/{room_id}/account_data/org.x", user.user_id);
+        let answer = server.put(&path, json!({})).token(&user.token).send().await;
+        assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    }
+    let path = format!("v3/user/{}/rooms/{room_id}/account_data/org.x", alice.user_id);
     server.put(&path, json!({ "a": 1 })).token(&alice.token).send().await.ok();
     let body = server.get(&path).token(&alice.token).send().await.ok();
     assert_eq!(body, json!({ "a": 1 }));
@@ -127,8 +105,8 @@ async fn t90_rooms_that_the_user_never_was_in_hold_nothing() {
 async fn t90_tags_are_set_and_removed() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;
-    join(&server, &alice, room_id!("!room:example.org")).await;
-    let path = format!("v3/user/{}/rooms/{ROOM}/tags", alice.user_id);
+    let room_id = server.create_room(&alice).await;
+    let path = format!("v3/user/{}/rooms/{room_id}/tags", alice.user_id);
     let tags = || server.get(&path).token(&alice.token).send();
     assert_eq!(tags().await.ok(), json!({ "tags": {} }));
     let put = |tag: &str, info: Value| {

@@ -1,5 +1,7 @@
 //! The client-server API, in the process of the test. One file for each of `src/client_api`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 
@@ -16,5 +18,6 @@ mod push;
 mod rooms;
 mod session;
 mod sync;
+mod sync_flows;
 mod uiaa;
 mod visibility;

@@ -75,3 +75,23 @@ async fn t90_a_profile_has_a_size() {
     assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
     assert_eq!(put(&server, &alice, "displayname", Value::Null).await.outcome().0, 400);
 }
+
+#[tokio::test]
+async fn a_new_profile_is_told_in_the_rooms() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    let rooms = [server.create_room(&alice).await, server.create_room(&alice).await];
+    put(&server, &alice, "displayname", json!("Alice")).await.ok();
+    put(&server, &alice, "avatar_url", json!("mxc://example.org/a")).await.ok();
+    put(&server, &alice, "m.tz", json!("Europe/Berlin")).await.ok();
+    for room_id in rooms {
+        let path = format!("v3/rooms/{room_id}/state/m.room.member/{}", alice.user_id);
+        let member = server.get(&path).token(&alice.token).send().await.ok();
+        let expected = json!({
+            "membership": "join",
+            "displayname": "Alice",
+            "avatar_url": "mxc://example.org/a",
+        });
+        assert_eq!(member, expected);
+    }
+}

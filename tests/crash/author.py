@@ -70,7 +70,8 @@ class Author:
                 self._perform(self.pending)
                 self.pending = None
         except Dropped:
-            return
+            # It may have been another connection, and this one does not know yet.
+            self.connection.close()
         except Exception as error:  # noqa: BLE001 - a thread's fault must not be lost
             self.report.fault("other", f"{self.name}: {error!r}")
 

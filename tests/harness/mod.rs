@@ -192,6 +192,12 @@ impl TestServer {
         self.post("v3/login", login_body(name, password)).send().await
     }
 
+    /// Makes a room; gives its id.
+    pub(crate) async fn create_room(&self, user: &TestUser) -> String {
+        let call = self.post("v3/createRoom", json!({})).token(&user.token);
+        call.send().await.ok()["room_id"].as_str().unwrap().to_owned()
+    }
+
     /// Whether the token still works.
     pub(crate) async fn outcome_of(&self, token: &str) -> (u16, String) {
         let answer = self.get("v3/account/whoami").token(token).send().await;

@@ -125,8 +125,8 @@ fn limits_that_make_no_sense_are_refused() {
             Box::new(|c| c.rate_limits.messages.burst = 0),
         ),
         (
-            "`rate_limits.joins_remote` would allow nothing",
-            Box::new(|c| c.rate_limits.joins_remote.per_second = -1.0),
+            "`rate_limits.joins` would allow nothing",
+            Box::new(|c| c.rate_limits.joins.per_second = -1.0),
         ),
         (
             "`rate_limits.login_failed` would allow nothing",
@@ -141,10 +141,6 @@ fn limits_that_make_no_sense_are_refused() {
             Box::new(|c| c.rooms.default_version = "org.example".try_into().unwrap()),
         ),
         ("`limits.uia_attempts_max` is 0", Box::new(|c| c.limits.uia_attempts_max = 0)),
-        (
-            "`limits.request_size_bytes_max` is below 131072",
-            Box::new(|c| c.limits.request_size_bytes_max = 1000),
-        ),
         ("`logging.filter` cannot be understood", Box::new(|c| c.logging.filter = "a=b=c".into())),
     ];
     refused(cases);

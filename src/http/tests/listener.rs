@@ -14,7 +14,10 @@ use tokio::{
 };
 
 use super::server;
-use crate::http::{ListenAddress, Listener, ListenerSettings, TlsFiles};
+use crate::{
+    config::ListenAddress,
+    http::{Listener, ListenerSettings, TlsFiles},
+};
 
 const GET: &str = "GET /_matrix/client/versions HTTP/1.1\r\nHost: hs1\r\n\r\n";
 

@@ -91,10 +91,9 @@ impl Rooms {
     pub async fn invite(&self, room: &Room, change: Change) -> Result<(), ApiError> {
         self.check_reachable(&change.target)?;
         self.change_membership(room, change, |draft, change| {
+            draft.require_member(&change.sender)?;
             let target = change.target.as_str();
-            if draft.membership(change.sender.as_str())? == Membership::Join
-                && draft.membership(target)? == Membership::Join
-            {
+            if draft.membership(target)? == Membership::Join {
                 return Err(ApiError::forbidden(format!("{target} is already in the room")));
             }
             Ok(Some(change.profile.content("invite")))
@@ -139,6 +138,7 @@ impl Rooms {
     /// 403 when the sender may not, or the user is not there.
     pub async fn kick(&self, room: &Room, change: Change) -> Result<(), ApiError> {
         self.change_membership(room, change, |draft, change| {
+            draft.require_member(&change.sender)?;
             match draft.membership(change.target.as_str())? {
                 Membership::Join | Membership::Invite | Membership::Knock => {
                     Ok(Some(leave_content()))
@@ -155,6 +155,7 @@ impl Rooms {
     /// 403 when the sender may not.
     pub async fn ban(&self, room: &Room, change: Change) -> Result<(), ApiError> {
         self.change_membership(room, change, |draft, change| {
+            draft.require_member(&change.sender)?;
             let banned = draft.membership(change.target.as_str())? == Membership::Ban;
             Ok((!banned).then(|| MemberProfile::default().content("ban")))
         })
@@ -167,6 +168,7 @@ impl Rooms {
     /// 403 when the sender may not, or the user is not banned.
     pub async fn unban(&self, room: &Room, change: Change) -> Result<(), ApiError> {
         self.change_membership(room, change, |draft, change| {
+            draft.require_member(&change.sender)?;
             if draft.membership(change.target.as_str())? != Membership::Ban {
                 return Err(ApiError::bad_state(format!("{} is not banned", change.target)));
             }

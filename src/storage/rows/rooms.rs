@@ -175,10 +175,18 @@ impl EventFlags {
     pub const SOFT_FAILED: Self = Self(8);
     /// It came without the state before it.
     pub const OUTLIER: Self = Self(16);
+    /// The default push rules notify of it.
+    pub const NOTIFIES: Self = Self(32);
 
     /// Whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// With the bits of `other` cleared.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// With the bits of `other` set.

@@ -67,7 +67,8 @@ fn those_who_wait_are_woken_and_others_not() {
     table.install(BOB, loaded(5, &[(OTHER, Membership::Join)]));
     let mut alice = table.changes(ALICE);
     let mut bob = table.changes(BOB);
-    (alice.borrow_and_update(), bob.borrow_and_update());
+    alice.borrow_and_update();
+    bob.borrow_and_update();
     table.apply(&commit(6, &[topic::room(topic::ROOM_TYPING, ROOM)]));
     assert!(alice.has_changed().unwrap());
     assert!(!bob.has_changed().unwrap());

@@ -47,11 +47,12 @@ pub(crate) fn ignored_users(
     interner: &Interner,
 ) -> HashSet<UserNid> {
     #[derive(Deserialize)]
-    struct Content {
-        ignored_users: BTreeMap<String, serde::de::IgnoredAny>,
+    struct Content<'a> {
+        #[serde(borrow)]
+        ignored_users: BTreeMap<String, &'a serde_json::value::RawValue>,
     }
     let Some(content) = content else { return HashSet::new() };
-    let Ok(content) = serde_json::from_str::<Content>(content.get()) else {
+    let Ok(content) = serde_json::from_str::<Content<'_>>(content.get()) else {
         return HashSet::new();
     };
     let users = content.ignored_users.into_keys().filter_map(|id| ruma::UserId::parse(id).ok());

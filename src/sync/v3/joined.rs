@@ -53,9 +53,10 @@ impl Build<'_> {
             state::StateMap::new()
         };
         let state = state::render(&self.step, &mut viewer, &selected)?;
-        let receipts = match is_new(positions.receipts) {
-            true => receipts::read(&self.step, room.nid, since)?,
-            false => Receipts::default(),
+        let receipts = if is_new(positions.receipts) {
+            receipts::read(&self.step, room.nid, since)?
+        } else {
+            Receipts::default()
         };
         let mut ephemeral = receipts.events;
         if since.is_none() || is_new(positions.typing) {
@@ -78,7 +79,7 @@ impl Build<'_> {
             timeline: self.timeline(&mut viewer, &window)?,
             ephemeral: ephemeral.into(),
             account_data: account_data.into(),
-            unread_notifications: unread::read(&self.step, room, row)?,
+            unread_notifications: unread::read(&self.step, room, row, positions)?,
         }))
     }
 

@@ -233,12 +233,12 @@ fn state(room: &Value, field: &str) -> Vec<String> {
 }
 
 fn names(events: &[Value]) -> Vec<String> {
-    let name = |event: &Value| match event["content"]["body"].as_str() {
-        Some(body) => body.to_owned(),
-        None => {
-            let key = event["state_key"].as_str().unwrap_or_default();
-            format!("{} {key}", event["type"].as_str().unwrap()).trim().to_owned()
+    let name = |event: &Value| {
+        if let Some(body) = event["content"]["body"].as_str() {
+            return body.to_owned();
         }
+        let key = event["state_key"].as_str().unwrap_or_default();
+        format!("{} {key}", event["type"].as_str().unwrap()).trim().to_owned()
     };
     events.iter().map(name).collect()
 }
