@@ -9,6 +9,9 @@ async fn devices_are_listed_with_what_is_known_of_them() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;
     assert_eq!(server.outcome_of(&alice.token).await.0, 200);
+    // That the device was seen is written without being waited for; this is written after it.
+    let data = format!("v3/user/{}/account_data/org.x", alice.user_id);
+    server.put(&data, json!({})).token(&alice.token).send().await.ok();
     let body = server.get("v3/devices").token(&alice.token).send().await.ok();
     let device = &body["devices"][0];
     assert_eq!(device["device_id"], json!(alice.device_id));
