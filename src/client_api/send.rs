@@ -54,7 +54,7 @@ pub async fn send_state(
     let event_type = TimelineEventType::from(request.event_type.to_string());
     let content = request.body.into_json();
     if event_type == TimelineEventType::RoomCanonicalAlias {
-        app.rooms.check_canonical_alias(&room, &content).await?;
+        app.rooms.check_canonical_alias(&room, &auth.user_id, &content).await?;
     }
     let state_key = Some(request.state_key);
     let event = NewEvent { sender: auth.user_id, event_type, state_key, content, redacts: None };

@@ -99,10 +99,17 @@ impl Rooms {
         }
         let key = alias.as_str().to_owned();
         let mut batch = Batch::new();
+        batch.check(&ALIASES, &key, Some(&Json(row)));
         batch.delete(&ALIASES, &key);
         batch.delete(&ALIASES_BY_ROOM, &RoomAliasKey { room: room.nid, alias: key });
-        self.store().commit(batch, Durability::Synced).await?;
-        Ok(())
+        match self.store().commit(batch, Durability::Synced).await {
+            Ok(_) => Ok(()),
+            // Somebody else was faster, and the name may be another room's already.
+            Err(CommitError::Conflict) => {
+                Err(ApiError::not_found(format!("There is no alias {alias}")))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The aliases of a room on this server.
@@ -134,12 +141,15 @@ impl Rooms {
     pub async fn check_canonical_alias(
         &self,
         room: &Room,
+        sender: &UserId,
         content: &serde_json::value::RawValue,
     ) -> Result<(), ApiError> {
         let new = named_aliases(content)?;
+        let sender = sender.to_owned();
         let kind = StateEventType::RoomCanonicalAlias.to_string();
         let old = self
             .write(room, move |draft| {
+                draft.require_member(&sender)?;
                 let known = draft.current(&kind, "")?;
                 Ok(known.map(|event| named_aliases(event.pdu.content()).unwrap_or_default()))
             })

@@ -24,9 +24,9 @@ use crate::{
         },
         schema::rooms::{
             EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
-            MemberKey, MembershipKey, PENDING_REDACTIONS, RELATIONS, ROOM_HEADS, ROOMS,
-            RelationKey, STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey,
-            TransactionKey,
+            MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, RELATIONS,
+            ROOM_HEADS, ROOMS, RelationKey, STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS,
+            TimelineKey, TransactionKey,
         },
         topic,
     },
@@ -101,19 +101,19 @@ impl RoomCommit {
     /// Tells the caches what is committed. `first` is the position of the first event.
     pub(super) fn publish(&self, rooms: &Rooms, first: Position) {
         for (index, commit) in self.events.iter().enumerate() {
-            if let Some(RedactionCommit::Applied(target, _)) = &commit.redaction {
-                rooms.event_was_redacted(self.room.nid, target.nid);
-            }
             let index = u64::try_from(index).unwrap_or_default();
+            let position = Position::from_u64(first.as_u64() + index);
+            if let Some(RedactionCommit::Applied(target, _)) = &commit.redaction {
+                rooms.event_was_redacted(self.room.nid, target.nid, position);
+            }
             let mut event = StoredEvent::clone(&commit.event);
             if commit.timeline.is_some() {
-                let position = Position::from_u64(first.as_u64() + index);
                 event.record.position = TimelinePosition::live(position);
             }
             let applied_to_itself = matches!(&commit.redaction,
                 Some(RedactionCommit::Applied(target, _)) if target.nid == event.nid);
             if !applied_to_itself {
-                rooms.cache_event(self.room.nid, Arc::new(event));
+                rooms.cache_event(self.room.nid, Arc::new(event), position);
             }
         }
     }
@@ -188,12 +188,12 @@ impl RedactionCommit {
                 let key = EventKey { room: room.nid, event: target.nid };
                 batch.put(&EVENTS, &key, &EventBytes(target.pdu.json().into()));
                 batch.put(&EVENT_RECORDS, &key, &target.record);
-                let waited = EventHashKey { room: room.nid, hash: target.record.hash };
-                batch.delete(&PENDING_REDACTIONS, &waited);
+                let waited = (room.nid, target.record.hash);
+                batch.delete_range(&PENDING_REDACTIONS, PENDING_REDACTIONS.prefix(&waited));
             }
             Self::Waiting(hash) => {
-                let key = EventHashKey { room: room.nid, hash: *hash };
-                batch.put(&PENDING_REDACTIONS, &key, &event.nid);
+                let key = PendingRedactionKey { room: room.nid, hash: *hash, redaction: event.nid };
+                batch.put(&PENDING_REDACTIONS, &key, &());
             }
         }
     }

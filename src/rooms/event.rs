@@ -39,7 +39,11 @@ pub struct StoredEvent {
 
 /// An event in its federation format, without `event_id` and `unsigned`.
 #[derive(Clone)]
-pub struct Pdu(Arc<Parts>);
+pub struct Pdu {
+    parts: Arc<Parts>,
+    /// Whether the rules refused it: known of it, not part of it.
+    rejected: bool,
+}
 
 struct Parts {
     json: Box<str>,
@@ -55,7 +59,6 @@ struct Parts {
     auth_events: Vec<OwnedEventId>,
     redacts: Option<OwnedEventId>,
     content: Box<RawValue>,
-    rejected: bool,
 }
 
 /// The fields of the wire form that the server reads.
@@ -110,87 +113,81 @@ impl Pdu {
             auth_events: wire.auth_events,
             redacts,
             content,
-            rejected: false,
             json,
         };
-        Ok(Self(Arc::new(parts)))
+        Ok(Self { parts: Arc::new(parts), rejected: false })
     }
 
     /// The same event, marked as the record says.
     #[must_use]
-    pub fn with_flags(self, flags: EventFlags) -> Self {
-        if !flags.has(EventFlags::REJECTED) {
-            return self;
-        }
-        match Arc::try_unwrap(self.0) {
-            Ok(parts) => Self(Arc::new(Parts { rejected: true, ..parts })),
-            Err(shared) => Self(shared),
-        }
+    pub fn with_flags(mut self, flags: EventFlags) -> Self {
+        self.rejected = flags.has(EventFlags::REJECTED);
+        self
     }
 
     /// The event's id.
     pub fn event_id(&self) -> &EventId {
-        &self.0.event_id
+        &self.parts.event_id
     }
 
     /// The room's id.
     pub fn room_id(&self) -> &RoomId {
-        &self.0.room_id
+        &self.parts.room_id
     }
 
     /// Who sent it.
     pub fn sender(&self) -> &UserId {
-        &self.0.sender
+        &self.parts.sender
     }
 
     /// The type's name.
     pub fn event_type(&self) -> &str {
-        &self.0.type_name
+        &self.parts.type_name
     }
 
     /// The type.
     pub fn kind(&self) -> &TimelineEventType {
-        &self.0.event_type
+        &self.parts.event_type
     }
 
     /// The state key of a state event.
     pub fn state_key(&self) -> Option<&str> {
-        self.0.state_key.as_deref()
+        self.parts.state_key.as_deref()
     }
 
     /// The content.
     pub fn content(&self) -> &RawValue {
-        &self.0.content
+        &self.parts.content
     }
 
     /// When its server says that it was sent.
     pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.0.origin_server_ts
+        self.parts.origin_server_ts
     }
 
     /// The depth.
     pub fn depth(&self) -> u64 {
-        self.0.depth
+        self.parts.depth
     }
 
     /// The events it follows.
     pub fn prev_events(&self) -> &[OwnedEventId] {
-        &self.0.prev_events
+        &self.parts.prev_events
     }
 
     /// The events that authorize it.
     pub fn auth_events(&self) -> &[OwnedEventId] {
-        &self.0.auth_events
+        &self.parts.auth_events
     }
 
     /// What a redaction redacts, wherever the room's version keeps that.
     pub fn redacts(&self) -> Option<&EventId> {
-        self.0.redacts.as_deref()
+        self.parts.redacts.as_deref()
     }
 
     /// The canonical JSON.
     pub fn json(&self) -> &str {
-        &self.0.json
+        &self.parts.json
     }
 
     /// A field of the content, when it is there and of this type.
@@ -203,7 +200,7 @@ impl Pdu {
 
 impl std::fmt::Debug for Pdu {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Pdu({} {})", self.0.event_id, self.0.json)
+        write!(formatter, "Pdu({} {})", self.parts.event_id, self.parts.json)
     }
 }
 
@@ -211,52 +208,52 @@ impl ruma::state_res::Event for Pdu {
     type Id = OwnedEventId;
 
     fn event_id(&self) -> &OwnedEventId {
-        &self.0.event_id
+        &self.parts.event_id
     }
 
     fn room_id(&self) -> Option<&RoomId> {
         // The create event of a room whose id is its hash names no room.
-        let hashed = self.0.room_id.server_name().is_none();
-        if hashed && self.0.event_type == TimelineEventType::RoomCreate {
+        let hashed = self.parts.room_id.server_name().is_none();
+        if hashed && self.parts.event_type == TimelineEventType::RoomCreate {
             return None;
         }
-        Some(&self.0.room_id)
+        Some(&self.parts.room_id)
     }
 
     fn sender(&self) -> &UserId {
-        &self.0.sender
+        &self.parts.sender
     }
 
     fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.0.origin_server_ts
+        self.parts.origin_server_ts
     }
 
     fn event_type(&self) -> &TimelineEventType {
-        &self.0.event_type
+        &self.parts.event_type
     }
 
     fn content(&self) -> &RawValue {
-        &self.0.content
+        &self.parts.content
     }
 
     fn state_key(&self) -> Option<&str> {
-        self.0.state_key.as_deref()
+        self.parts.state_key.as_deref()
     }
 
     fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
-        Box::new(self.0.prev_events.iter())
+        Box::new(self.parts.prev_events.iter())
     }
 
     fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
-        Box::new(self.0.auth_events.iter())
+        Box::new(self.parts.auth_events.iter())
     }
 
     fn redacts(&self) -> Option<&OwnedEventId> {
-        self.0.redacts.as_ref()
+        self.parts.redacts.as_ref()
     }
 
     fn rejected(&self) -> bool {
-        self.0.rejected
+        self.rejected
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Head {
     pub(super) row: HeadRow,
     /// The forward extremities, as the next event cites them.
     pub(super) extremities: Vec<Extremity>,
+    /// Which reading from the store it goes back to.
+    pub(super) generation: u64,
 }
 
 /// An event that no event follows yet.
@@ -38,7 +40,7 @@ impl Head {
             joined_members: 0,
             invited_members: 0,
         };
-        Self { row, extremities: Vec::new() }
+        Self { row, extremities: Vec::new(), generation: 0 }
     }
 
     /// Reads the head of a room.
@@ -58,6 +60,6 @@ impl Head {
                 })
             })
             .collect::<Result<_, ApiError>>()?;
-        Ok(Self { row, extremities })
+        Ok(Self { row, extremities, generation: rooms.next_generation() })
     }
 }

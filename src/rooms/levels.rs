@@ -62,19 +62,40 @@ impl<'a> Levels<'a> {
             .map_err(ApiError::internal_text)
     }
 
+    /// The creators and the users whose level is given.
+    pub(super) fn named(&self) -> Result<Vec<OwnedUserId>, ApiError> {
+        let mut named: Vec<_> = self.creators.iter().cloned().collect();
+        if let Some(event) = &self.event {
+            let users = event.users(&self.rules.authorization).map_err(ApiError::internal_text)?;
+            named.extend(users.into_iter().flat_map(|users| users.keys().cloned()));
+        }
+        Ok(named)
+    }
+
     /// Whether a user has the level that an action needs.
     pub(super) fn may(&self, user_id: &UserId, action: Action) -> Result<bool, ApiError> {
-        let field = match action {
+        Ok(self.of(user_id)? >= UserPowerLevel::Int(self.needed(action)?))
+    }
+
+    /// Whether a user whose level is not given has the level that an action needs.
+    pub(super) fn may_by_default(&self, action: Action) -> Result<bool, ApiError> {
+        Ok(self.field(RoomPowerLevelsIntField::UsersDefault)? >= self.needed(action)?)
+    }
+
+    fn needed(&self, action: Action) -> Result<Int, ApiError> {
+        self.field(match action {
             Action::Invite => RoomPowerLevelsIntField::Invite,
             Action::Redact => RoomPowerLevelsIntField::Redact,
-        };
-        let needed = match &self.event {
+        })
+    }
+
+    fn field(&self, field: RoomPowerLevelsIntField) -> Result<Int, ApiError> {
+        match &self.event {
             Some(event) => event
                 .get_as_int_or_default(field, &self.rules.authorization)
-                .map_err(ApiError::internal_text)?,
-            None => field.default_value(),
-        };
-        Ok(self.of(user_id)? >= UserPowerLevel::Int(needed))
+                .map_err(ApiError::internal_text),
+            None => Ok(field.default_value()),
+        }
     }
 
     /// Whether a user has the level that an event of this type needs.

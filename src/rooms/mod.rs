@@ -35,9 +35,16 @@ pub mod visibility;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, ops::Deref, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
-use kv::{Reader, Store};
+use kv::{Position, Reader, Store};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{
@@ -103,8 +110,11 @@ struct Inner {
     parts: Parts,
     rooms: Mutex<HashMap<RoomNid, Room>>,
     events: Cache<EventKey, Arc<StoredEvent>, EventWeight>,
-    /// Counts redactions: an event that was read before one is not cached after it.
-    redactions: std::sync::atomic::AtomicU64,
+    /// The position of the newest redaction: what an older view holds may be the text that was
+    /// redacted, and is not cached.
+    last_redaction: AtomicU64,
+    /// Counts the readings of heads.
+    generations: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -162,7 +172,13 @@ impl Rooms {
         let bytes = parts.event_cache_bytes;
         let items = usize::try_from(bytes / 1500).unwrap_or(usize::MAX).max(16);
         let events = Cache::with_weighter(items, bytes, EventWeight);
-        Self(Arc::new(Inner { parts, rooms: Mutex::default(), events, redactions: 0.into() }))
+        Self(Arc::new(Inner {
+            parts,
+            rooms: Mutex::default(),
+            events,
+            last_redaction: 0.into(),
+            generations: 0.into(),
+        }))
     }
 
     /// The store.
@@ -240,12 +256,10 @@ impl Rooms {
         room: &Room,
         event: EventNid,
     ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
-        use std::sync::atomic::Ordering::SeqCst;
         let key = EventKey { room: room.nid, event };
         if let Some(event) = self.0.events.get(&key) {
             return Ok(Some(event));
         }
-        let redactions = self.0.redactions.load(SeqCst);
         let Some(record) = reader.get(&EVENT_RECORDS, &key)? else {
             return Ok(None);
         };
@@ -257,11 +271,7 @@ impl Rooms {
             .map_err(|error| corrupt("events", event, &error.to_string()))?
             .with_flags(record.flags);
         let stored = Arc::new(StoredEvent { nid: event, record, pdu });
-        self.0.events.insert(key.clone(), stored.clone());
-        if self.0.redactions.load(SeqCst) != redactions {
-            // What was read may be the text that was redacted meanwhile.
-            self.0.events.remove(&key);
-        }
+        self.cache_event(room.nid, stored.clone(), reader.position());
         Ok(Some(stored))
     }
 
@@ -342,14 +352,28 @@ impl Rooms {
     }
 
     /// Forgets what is cached of an event that was redacted.
-    fn event_was_redacted(&self, room: RoomNid, event: EventNid) {
-        self.0.redactions.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    ///
+    /// `position` is that of the redaction.
+    fn event_was_redacted(&self, room: RoomNid, event: EventNid, position: Position) {
+        self.0.last_redaction.fetch_max(position.as_u64(), SeqCst);
         self.0.events.remove(&EventKey { room, event });
     }
 
-    /// Remembers events that were just committed: the next readers want them.
-    fn cache_event(&self, room: RoomNid, event: Arc<StoredEvent>) {
-        self.0.events.insert(EventKey { room, event: event.nid }, event);
+    /// Remembers an event as it was at a position; nothing that a later redaction may have taken.
+    fn cache_event(&self, room: RoomNid, event: Arc<StoredEvent>, at: Position) {
+        let is_old = || self.0.last_redaction.load(SeqCst) > at.as_u64();
+        if is_old() {
+            return;
+        }
+        let key = EventKey { room, event: event.nid };
+        self.0.events.insert(key.clone(), event);
+        if is_old() {
+            self.0.events.remove(&key);
+        }
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.0.generations.fetch_add(1, SeqCst) + 1
     }
 
     fn add_room(&self, room: &Room) {

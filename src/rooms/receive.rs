@@ -56,7 +56,7 @@ impl Rooms {
             Ok(parsed) => parsed,
             Err(reason) => return Ok(Outcome::Dropped(reason)),
         };
-        self.write(room, move |draft| receive(draft, &pdu, hash)).await
+        self.write_settled(room, move |draft| receive(draft, &pdu, hash)).await
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use kv::Direction;
 use ruma::{CanonicalJsonObject, EventId, UserId, canonical_json::redact_in_place};
 
 use super::{
@@ -19,9 +20,12 @@ use crate::{
     id::EventNid,
     storage::{
         rows::{EventFlags, TimelineEntry},
-        schema::rooms::{EventHashKey, PENDING_REDACTIONS, TIMELINE, TimelineKey},
+        schema::rooms::{PENDING_REDACTIONS, TIMELINE, TimelineKey},
     },
 };
+
+/// How many waiting redactions of one event are tried.
+const WAITING_MAX: usize = 100;
 
 /// What a redaction does to what is stored.
 #[derive(Clone, Debug)]
@@ -50,15 +54,15 @@ pub(super) fn decide(
             None => Ok(hash_of_event_id(target_id).map(RedactionCommit::Waiting)),
         };
     }
-    let key = EventHashKey { room: draft.room.nid, hash: event.record.hash };
-    let Some(nid) = draft.reader.get(&PENDING_REDACTIONS, &key)? else {
-        return Ok(None);
-    };
-    let redaction = draft.event(nid)?;
-    if !may_redact(draft, &redaction, event)? {
-        return Ok(None);
+    let waiting = PENDING_REDACTIONS.prefix(&(draft.room.nid, event.record.hash));
+    let rows = draft.reader.scan(&PENDING_REDACTIONS, &waiting, Direction::Forward, WAITING_MAX)?;
+    for (key, ()) in rows {
+        let redaction = draft.event(key.redaction)?;
+        if may_redact(draft, &redaction, event)? {
+            return apply(draft, event, key.redaction).map(Some);
+        }
     }
-    apply(draft, event, nid).map(Some)
+    Ok(None)
 }
 
 fn apply(

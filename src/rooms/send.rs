@@ -4,7 +4,7 @@
 //! events that leave the state as it is, not until they are on disk, so that one busy room is not
 //! bound to the pace of the disk. Each commit checks the head it was decided on.
 
-use kv::{CommitError, Durability};
+use kv::{Batch, CommitError, Durability};
 use ruma::{EventId, OwnedEventId, OwnedUserId, events::TimelineEventType};
 
 use super::{
@@ -64,6 +64,7 @@ impl Rooms {
                 let event = draft.event(done.event)?;
                 return Ok(Sent { event_id: event.pdu.event_id().to_owned() });
             }
+            validate::check_in_room(draft, &event)?;
             if let Some(known) = same_state(draft, &event)? {
                 return Ok(Sent { event_id: known });
             }
@@ -72,7 +73,6 @@ impl Rooms {
             {
                 redaction::check_sender(draft, &event.sender, target)?;
             }
-            validate::check_in_room(draft, &event)?;
             let stored = draft.add(&event, now, marks.clone())?;
             Ok(Sent { event_id: stored.pdu.event_id().to_owned() })
         })
@@ -113,8 +113,31 @@ impl Rooms {
         room: &Room,
         decide: impl Fn(&mut Draft<'_>) -> Result<T, ApiError> + Clone + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.write_when(room, false, decide).await
+    }
+
+    /// [`Rooms::write`] once all that was decided before is stored: for events from elsewhere,
+    /// which may name any of it.
+    pub(super) async fn write_settled<T: Send + 'static>(
+        &self,
+        room: &Room,
+        decide: impl Fn(&mut Draft<'_>) -> Result<T, ApiError> + Clone + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.write_when(room, true, decide).await
+    }
+
+    async fn write_when<T: Send + 'static>(
+        &self,
+        room: &Room,
+        settled: bool,
+        decide: impl Fn(&mut Draft<'_>) -> Result<T, ApiError> + Clone + Send + 'static,
+    ) -> Result<T, ApiError> {
         for _ in 0..ATTEMPTS_MAX {
             let mut slot = room.head.clone().lock_owned().await;
+            if settled {
+                // An empty batch is answered after all that were queued before it.
+                self.store().commit(Batch::new(), Durability::Buffered).await?;
+            }
             let (rooms, the_room, head) = (self.clone(), room.clone(), slot.clone());
             let decide = decide.clone();
             let (answer, commit) = self
@@ -162,9 +185,13 @@ impl Rooms {
                     Ok(())
                 }
                 Err(error) => {
-                    // The head in memory was built on something that is not there.
+                    // The head in memory was built on something that is not there; one that was
+                    // read from the store since then was not.
                     drop(held);
-                    *commit.room.head.lock().await = None;
+                    let mut slot = commit.room.head.lock().await;
+                    if slot.as_ref().is_some_and(|head| head.generation == next.generation) {
+                        *slot = None;
+                    }
                     Err(error)
                 }
             }

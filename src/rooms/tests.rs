@@ -332,3 +332,56 @@ async fn t24_a_content_that_is_too_deep_is_refused() {
     let error = rooms.send(&room, nested(63), None).await.unwrap_err();
     assert_eq!(error.errcode, "M_BAD_JSON");
 }
+
+#[tokio::test]
+async fn nobody_vouches_for_a_join_but_the_server() {
+    let rooms = rooms();
+    let open = make(&rooms, request(Preset::Public)).await;
+    let mut wanted = request(Preset::Private);
+    let rule = json!({ "join_rule": "restricted",
+        "allow": [{ "type": "m.room_membership", "room_id": open.id }] });
+    let rule = to_raw_value(&rule).unwrap();
+    wanted.initial_state = vec![(TimelineEventType::RoomJoinRules, String::new(), rule)];
+    let room = make(&rooms, wanted).await;
+    assert_eq!(join(&rooms, &room, bob()).await.unwrap_err().errcode, "M_FORBIDDEN");
+    let forged = json!({ "membership": "join", "join_authorised_via_users_server": alice() });
+    let kind = TimelineEventType::RoomMember;
+    let forged = NewEvent::state(bob(), kind, bob().as_str(), &forged).unwrap();
+    let refused = rooms.send(&room, forged.clone(), None).await.unwrap_err();
+    assert_eq!(refused.errcode, "M_FORBIDDEN");
+    join(&rooms, &open, bob()).await.unwrap();
+    join(&rooms, &room, bob()).await.unwrap();
+    let member = current(&rooms, &room, "m.room.member", "@bob:hs1").await.unwrap();
+    assert!(
+        member.pdu.content().get().contains("\"join_authorised_via_users_server\":\"@alice:hs1\"")
+    );
+}
+
+#[tokio::test]
+async fn a_redaction_is_never_a_state_event() {
+    let rooms = rooms();
+    let mut wanted = request(Preset::Public);
+    wanted.power_level_override.insert("events".to_owned(), json!({ "m.room.redaction": 0 }));
+    let room = make(&rooms, wanted).await;
+    join(&rooms, &room, bob()).await.unwrap();
+    let sent = rooms.send(&room, message(alice(), "mine"), None).await.unwrap();
+    let content = json!({ "redacts": sent.event_id });
+    let kind = TimelineEventType::RoomRedaction;
+    let event = NewEvent::state(bob(), kind, "x", &content).unwrap();
+    assert_eq!(rooms.send(&room, event, None).await.unwrap_err().errcode, "M_BAD_JSON");
+}
+
+#[tokio::test]
+async fn t47_an_old_view_does_not_bring_redacted_text_back() {
+    let rooms = rooms();
+    let room = make(&rooms, request(Preset::Public)).await;
+    let sent = rooms.send(&room, message(alice(), "secret"), None).await.unwrap();
+    let old = rooms.store().reader();
+    rooms.redact(&room, alice(), (&sent.event_id, None), None).await.unwrap();
+    // The old view may still show it, to whom it was shown anyway ...
+    rooms.event_by_id(&old, &room, &sent.event_id).unwrap().unwrap();
+    // ... but nobody who looks after the redaction sees it.
+    let new = rooms.store().reader();
+    let event = rooms.event_by_id(&new, &room, &sent.event_id).unwrap().unwrap();
+    assert_eq!(event.pdu.content().get(), "{}");
+}

@@ -6,8 +6,8 @@
 use ruma::{OwnedEventId, OwnedUserId, UserId, events::TimelineEventType};
 use serde_json::{Map, Value};
 
-use super::{NewEvent, draft::Draft};
-use crate::error::ApiError;
+use super::{NewEvent, draft::Draft, membership::restricted};
+use crate::{error::ApiError, storage::rows::Membership};
 
 /// The power levels that are plain numbers.
 const LEVELS: [&str; 7] =
@@ -21,6 +21,9 @@ pub(super) fn check_new_event(event: &NewEvent) -> Result<(), ApiError> {
     match (&event.event_type, &event.state_key) {
         (TimelineEventType::RoomPowerLevels, Some(_)) => check_power_levels(event),
         (TimelineEventType::RoomMember, Some(state_key)) => check_member(event, state_key),
+        (TimelineEventType::RoomRedaction, Some(_)) => {
+            Err(ApiError::bad_json("A redaction is not a state event"))
+        }
         (TimelineEventType::RoomRedaction, None) if event.redacts.is_none() => {
             Err(ApiError::bad_json("A redaction names what it redacts in `redacts`"))
         }
@@ -34,6 +37,10 @@ pub(super) fn check_new_event(event: &NewEvent) -> Result<(), ApiError> {
 /// # Errors
 /// 400 with what is wrong.
 pub(super) fn check_in_room(draft: &Draft<'_>, event: &NewEvent) -> Result<(), ApiError> {
+    if event.event_type == TimelineEventType::RoomMember {
+        return check_member_in_room(draft, event);
+    }
+    draft.require_member(&event.sender)?;
     let privileged = draft.room.rules.authorization.explicitly_privilege_room_creators;
     if privileged && event.event_type == TimelineEventType::RoomPowerLevels {
         let content = object(event)?;
@@ -41,6 +48,28 @@ pub(super) fn check_in_room(draft: &Draft<'_>, event: &NewEvent) -> Result<(), A
         if users.is_some_and(|users| users.keys().any(|user| draft.is_creator(user))) {
             return Err(ApiError::bad_json("A creator of the room has no place in `users`"));
         }
+    }
+    Ok(())
+}
+
+/// A join that is sent as plain state must be one that [`super::Rooms::join`] would make: whoever
+/// is named as vouching for it did not vouch because the sender says so.
+fn check_member_in_room(draft: &Draft<'_>, event: &NewEvent) -> Result<(), ApiError> {
+    let content = object(event)?;
+    let Some(target) = event.state_key.as_deref().and_then(|key| UserId::parse(key).ok()) else {
+        return Ok(());
+    };
+    let membership = content.get("membership").and_then(Value::as_str);
+    if membership == Some("invite") {
+        return draft.rooms.check_reachable(&target);
+    }
+    if membership != Some("join") || draft.membership(target.as_str())? == Membership::Join {
+        return Ok(());
+    }
+    let authorizer = restricted::authorizer(draft, &target)?;
+    let named = content.get("join_authorised_via_users_server").and_then(Value::as_str);
+    if named.is_some() && named != authorizer.as_ref().map(|user_id| user_id.as_str()) {
+        return Err(ApiError::forbidden("Nobody vouched for this join"));
     }
     Ok(())
 }

@@ -24,8 +24,8 @@ use super::{
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         rooms::{
             BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey, MembershipKey,
-            OverlayHashKey, RelationKey, RoomAliasKey, StateKeyKey, StateLogKey, StateVersionKey,
-            TimelineKey, TransactionKey,
+            OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey, StateKeyKey,
+            StateLogKey, StateVersionKey, TimelineKey, TransactionKey,
         },
         server::{IdentityRow, SigningKeyRow},
         users::{
@@ -97,6 +97,8 @@ fn room_keys(encodings: &mut Encodings) {
     let user_id = || "@a:hs1".to_owned();
     encodings.key("EventKey", &EventKey { room: ROOM, event });
     encodings.key("EventHashKey", &EventHashKey { room: ROOM, hash: [9; 32] });
+    let waiting = PendingRedactionKey { room: ROOM, hash: [9; 32], redaction: event };
+    encodings.key("PendingRedactionKey", &waiting);
     encodings.key("TimelineKey", &TimelineKey { room: ROOM, position: PLACE });
     let inverted_version = u32::MAX - 5;
     encodings.key(

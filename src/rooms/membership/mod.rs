@@ -5,13 +5,13 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
 
-mod restricted;
+pub(super) mod restricted;
 
-use kv::{Batch, Durability};
+use kv::{Batch, CommitError, Durability};
 use ruma::{OwnedMxcUri, OwnedUserId, UserId, events::TimelineEventType};
 use serde_json::{Map, Value, json};
 
-use super::{NewEvent, Room, Rooms, draft::Draft};
+use super::{NewEvent, Room, Rooms, compose::same_content, draft::Draft};
 use crate::{
     error::ApiError,
     storage::{
@@ -20,6 +20,9 @@ use crate::{
         topic,
     },
 };
+
+/// How often a room is tried to be forgotten while the membership changes.
+const FORGET_ATTEMPTS_MAX: usize = 4;
 
 /// What member events tell of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,6 +185,16 @@ impl Rooms {
     /// # Errors
     /// 400 when the user has not left, 404 when the user was never there.
     pub async fn forget(&self, room: &Room, user_id: &UserId) -> Result<(), ApiError> {
+        for _ in 0..FORGET_ATTEMPTS_MAX {
+            if self.try_forget(room, user_id).await? {
+                return Ok(());
+            }
+        }
+        Err(ApiError::unavailable("Your membership changes all the time; try again"))
+    }
+
+    /// Whether the row was still what it was when it was written.
+    async fn try_forget(&self, room: &Room, user_id: &UserId) -> Result<bool, ApiError> {
         let (rooms, the_room, user) = (self.clone(), room.clone(), user_id.to_owned());
         let row =
             self.store().read(move |reader| rooms.membership(reader, &the_room, &user)).await?;
@@ -198,9 +211,11 @@ impl Rooms {
         batch.put(&MEMBERSHIPS, &key, &row);
         let user = self.interner().user(user_id);
         batch.touch(topic::user(topic::USER_MEMBERSHIPS, user));
-        batch.reserve_positions(1);
-        self.store().commit(batch, Durability::Synced).await?;
-        Ok(())
+        match self.store().commit(batch, Durability::Synced).await {
+            Ok(_) => Ok(true),
+            Err(CommitError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Tells a user's new profile in a room that the user has joined.
@@ -224,7 +239,8 @@ impl Rooms {
             if let Some(user_id) = member.pdu.content_field::<OwnedUserId>(authorizer) {
                 content.insert(authorizer.to_owned(), json!(user_id));
             }
-            Ok(Some(content))
+            let told = serde_json::value::to_raw_value(&content).map_err(ApiError::internal)?;
+            Ok((!same_content(member.pdu.content(), &told)).then_some(content))
         })
         .await
     }

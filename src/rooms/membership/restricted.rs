@@ -37,7 +37,7 @@ struct JoinRules {
 ///
 /// # Errors
 /// 403 when the user is in none of the rooms that the rule names, or nobody here may invite.
-pub(super) fn authorizer(
+pub(in crate::rooms) fn authorizer(
     draft: &Draft<'_>,
     user_id: &UserId,
 ) -> Result<Option<OwnedUserId>, ApiError> {
@@ -83,15 +83,27 @@ fn is_allowed(
     Ok(false)
 }
 
+/// Whoever is named in the power levels or created the room is asked first; any member will do
+/// where everybody may invite.
 fn member_who_may_invite(draft: &Draft<'_>) -> Result<Option<OwnedUserId>, ApiError> {
     let levels = draft.levels()?;
+    let server_name = draft.rooms.server_name();
+    for user_id in levels.named()? {
+        if user_id.server_name() == server_name
+            && draft.membership(user_id.as_str())? == Membership::Join
+            && levels.may(&user_id, Action::Invite)?
+        {
+            return Ok(Some(user_id));
+        }
+    }
+    if !levels.may_by_default(Action::Invite)? {
+        return Ok(None);
+    }
     let joined = MEMBERS.prefix(&(draft.room.nid, Membership::Join as u8));
     let members = draft.reader.scan(&MEMBERS, &joined, Direction::Forward, MEMBERS_TRIED_MAX)?;
     for (key, _) in members {
         let Ok(member) = OwnedUserId::try_from(key.user_id) else { continue };
-        if member.server_name() == draft.rooms.server_name()
-            && levels.may(&member, Action::Invite)?
-        {
+        if member.server_name() == server_name && levels.may(&member, Action::Invite)? {
             return Ok(Some(member));
         }
     }

@@ -29,6 +29,16 @@ key_structs! {
         hash: [u8; 32],
     }
 
+    /// A redaction that waits for what it redacts.
+    pub struct PendingRedactionKey {
+        /// The room.
+        room: RoomNid,
+        /// The reference hash of the target.
+        hash: [u8; 32],
+        /// The redaction: several may wait, and not all may be allowed.
+        redaction: EventNid,
+    }
+
     /// A place in a room's timeline.
     pub struct TimelineKey {
         /// The room.
@@ -196,5 +206,5 @@ pub const TRANSACTIONS: Table<TransactionKey, EventKey> =
 /// The events that relate to an event.
 pub const RELATIONS: Table<RelationKey, RelationRow> = Table::new("relations", IX, 0, "rooms");
 /// Redactions that came before what they redact: by the hash of the target.
-pub const PENDING_REDACTIONS: Table<EventHashKey, EventNid> =
+pub const PENDING_REDACTIONS: Table<PendingRedactionKey, ()> =
     Table::new("pending_redactions", IX, 1, "rooms");
