@@ -77,10 +77,9 @@ pub async fn invite(
     let InvitationRecipient::UserId(recipient) = request.recipient else {
         return Err(ApiError::forbidden("This server invites nobody by e-mail or phone"));
     };
-    app.limits.invites_per_room.check(&request.room_id)?;
-    app.limits.invites_per_user.check(&recipient.user_id)?;
     app.limits.invites_per_issuer.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
+    charge_invite(&app, &room, &auth.user_id, &recipient.user_id).await?;
     let profile = member_profile(&app, &recipient.user_id).await?;
     let target = recipient.user_id;
     let reason = checked(recipient.reason)?;
@@ -171,9 +170,32 @@ async fn join(
     reason: Option<String>,
 ) -> Result<(), ApiError> {
     app.limits.joins.check(&auth.user_id)?;
-    app.limits.joins_per_room.check(&room.id)?;
+    app.limits.joins_per_room.peek(&room.id)?;
     let change = own(app, auth, reason).await?;
-    app.rooms.join(room, change).await
+    app.rooms.join(room, change).await?;
+    charge_joined(app, room);
+    Ok(())
+}
+
+/// Charges a room for a join that succeeded: who is refused must not keep others out.
+fn charge_joined(app: &ClientApi, room: &Room) {
+    // Joins at the same time may all have passed: the last of them are in all the same.
+    let _ = app.limits.joins_per_room.check(&room.id);
+}
+
+/// Charges a room and the invited for an invite. The issuer was charged before; who is not in the
+/// room must not use up what its members have.
+async fn charge_invite(
+    app: &ClientApi,
+    room: &Room,
+    sender: &UserId,
+    target: &UserId,
+) -> Result<(), ApiError> {
+    if !app.rooms.has_joined(room, sender).await? {
+        return Err(ApiError::forbidden("You are not in this room"));
+    }
+    app.limits.invites_per_room.check(&room.id)?;
+    app.limits.invites_per_user.check(target)
 }
 
 async fn own(app: &ClientApi, auth: Requester, reason: Option<String>) -> Result<Change, ApiError> {
