@@ -15,6 +15,7 @@ use ruma::{
         },
     },
 };
+use serde_json::{Map, Value, value::RawValue};
 
 use super::ClientApi;
 use crate::{
@@ -94,6 +95,7 @@ pub async fn leave(
     auth: Requester,
     request: leave_room::v3::Request,
 ) -> Result<leave_room::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let change = Change::own(auth.user_id, MemberProfile::default(), checked(request.reason)?);
     app.rooms.leave(&room, change).await?;
@@ -119,6 +121,7 @@ pub async fn kick(
     auth: Requester,
     request: kick_user::v3::Request,
 ) -> Result<kick_user::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.kick(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(kick_user::v3::Response::new())
@@ -131,6 +134,7 @@ pub async fn ban(
     auth: Requester,
     request: ban_user::v3::Request,
 ) -> Result<ban_user::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.ban(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(ban_user::v3::Response::new())
@@ -143,6 +147,7 @@ pub async fn unban(
     auth: Requester,
     request: unban_user::v3::Request,
 ) -> Result<unban_user::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.unban(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(unban_user::v3::Response::new())
@@ -177,8 +182,37 @@ async fn join(
     Ok(())
 }
 
+/// Charges for a member event that is sent as state what the endpoint that it stands for charges.
+/// Who is in the room already only changes how they are named there. Gives whether the room is to be
+/// charged for a join once the event is sent.
+pub(super) async fn charge_member_event(
+    app: &ClientApi,
+    room: &Room,
+    (sender, target): (&UserId, &str),
+    content: &RawValue,
+) -> Result<bool, ApiError> {
+    let content: Map<String, Value> = serde_json::from_str(content.get())
+        .map_err(|_| ApiError::bad_json("The content is not an object"))?;
+    match content.get("membership").and_then(Value::as_str) {
+        Some("invite") => {
+            let target = <&UserId>::try_from(target)
+                .map_err(|_| ApiError::invalid_param("The state key is not a user id"))?;
+            app.limits.invites_per_issuer.check(sender)?;
+            charge_invite(app, room, sender, target).await?;
+        }
+        Some("join") if !app.rooms.has_joined(room, sender).await? => {
+            app.limits.joins.check(sender)?;
+            app.limits.joins_per_room.peek(&room.id)?;
+            return Ok(true);
+        }
+        Some("knock") => app.limits.joins.check(sender)?,
+        _ => {}
+    }
+    Ok(false)
+}
+
 /// Charges a room for a join that succeeded: who is refused must not keep others out.
-fn charge_joined(app: &ClientApi, room: &Room) {
+pub(super) fn charge_joined(app: &ClientApi, room: &Room) {
     // Joins at the same time may all have passed: the last of them are in all the same.
     let _ = app.limits.joins_per_room.check(&room.id);
 }

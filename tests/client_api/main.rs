@@ -10,6 +10,7 @@ mod config;
 mod device;
 mod discovery;
 mod filter;
+mod limits;
 mod profile;
 mod push;
 mod session;
