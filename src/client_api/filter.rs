@@ -17,6 +17,7 @@ pub(super) async fn create_filter(
     request: create_filter::v3::Request,
 ) -> Result<create_filter::v3::Response, ApiError> {
     check_self(&auth, &request.user_id)?;
+    app.sync.check_filter(&request.filter)?;
     let filter_id = app.users.filters().create(&auth.user_id, request.filter).await?;
     Ok(create_filter::v3::Response::new(filter_id))
 }

@@ -15,6 +15,7 @@ use ruma::{
         },
     },
 };
+use serde_json::{Map, Value, value::RawValue};
 
 use super::ClientApi;
 use crate::{
@@ -77,10 +78,9 @@ pub async fn invite(
     let InvitationRecipient::UserId(recipient) = request.recipient else {
         return Err(ApiError::forbidden("This server invites nobody by e-mail or phone"));
     };
-    app.limits.invites_per_room.check(&request.room_id)?;
-    app.limits.invites_per_user.check(&recipient.user_id)?;
     app.limits.invites_per_issuer.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
+    charge_invite(&app, &room, &auth.user_id, &recipient.user_id).await?;
     let profile = member_profile(&app, &recipient.user_id).await?;
     let target = recipient.user_id;
     let reason = checked(recipient.reason)?;
@@ -95,6 +95,7 @@ pub async fn leave(
     auth: Requester,
     request: leave_room::v3::Request,
 ) -> Result<leave_room::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let change = Change::own(auth.user_id, MemberProfile::default(), checked(request.reason)?);
     app.rooms.leave(&room, change).await?;
@@ -120,6 +121,7 @@ pub async fn kick(
     auth: Requester,
     request: kick_user::v3::Request,
 ) -> Result<kick_user::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.kick(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(kick_user::v3::Response::new())
@@ -132,6 +134,7 @@ pub async fn ban(
     auth: Requester,
     request: ban_user::v3::Request,
 ) -> Result<ban_user::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.ban(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(ban_user::v3::Response::new())
@@ -144,6 +147,7 @@ pub async fn unban(
     auth: Requester,
     request: unban_user::v3::Request,
 ) -> Result<unban_user::v3::Response, ApiError> {
+    app.limits.messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.unban(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(unban_user::v3::Response::new())
@@ -171,9 +175,61 @@ async fn join(
     reason: Option<String>,
 ) -> Result<(), ApiError> {
     app.limits.joins.check(&auth.user_id)?;
-    app.limits.joins_per_room.check(&room.id)?;
+    app.limits.joins_per_room.peek(&room.id)?;
     let change = own(app, auth, reason).await?;
-    app.rooms.join(room, change).await
+    app.rooms.join(room, change).await?;
+    charge_joined(app, room);
+    Ok(())
+}
+
+/// Charges for a member event that is sent as state what the endpoint that it stands for charges.
+/// Who is in the room already only changes how they are named there. Gives whether the room is to be
+/// charged for a join once the event is sent.
+pub(super) async fn charge_member_event(
+    app: &ClientApi,
+    room: &Room,
+    (sender, target): (&UserId, &str),
+    content: &RawValue,
+) -> Result<bool, ApiError> {
+    let content: Map<String, Value> = serde_json::from_str(content.get())
+        .map_err(|_| ApiError::bad_json("The content is not an object"))?;
+    match content.get("membership").and_then(Value::as_str) {
+        Some("invite") => {
+            let target = <&UserId>::try_from(target)
+                .map_err(|_| ApiError::invalid_param("The state key is not a user id"))?;
+            app.limits.invites_per_issuer.check(sender)?;
+            charge_invite(app, room, sender, target).await?;
+        }
+        Some("join") if !app.rooms.has_joined(room, sender).await? => {
+            app.limits.joins.check(sender)?;
+            app.limits.joins_per_room.peek(&room.id)?;
+            return Ok(true);
+        }
+        Some("knock") => app.limits.joins.check(sender)?,
+        _ => {}
+    }
+    Ok(false)
+}
+
+/// Charges a room for a join that succeeded: who is refused must not keep others out.
+pub(super) fn charge_joined(app: &ClientApi, room: &Room) {
+    // Joins at the same time may all have passed: the last of them are in all the same.
+    let _ = app.limits.joins_per_room.check(&room.id);
+}
+
+/// Charges a room and the invited for an invite. The issuer was charged before; who is not in the
+/// room must not use up what its members have.
+async fn charge_invite(
+    app: &ClientApi,
+    room: &Room,
+    sender: &UserId,
+    target: &UserId,
+) -> Result<(), ApiError> {
+    if !app.rooms.has_joined(room, sender).await? {
+        return Err(ApiError::forbidden("You are not in this room"));
+    }
+    app.limits.invites_per_room.check(&room.id)?;
+    app.limits.invites_per_user.check(target)
 }
 
 async fn own(app: &ClientApi, auth: Requester, reason: Option<String>) -> Result<Change, ApiError> {

@@ -56,6 +56,7 @@ pub(super) async fn set_profile_field(
     check_self(&auth, &request.user_id)?;
     let field = request.value.field_name();
     let value = request.value.value().into_owned();
+    charge(&app, &auth, field.as_str())?;
     let profile = app.users.profiles().set(&auth.user_id, field.as_str(), value).await?;
     update_rooms(&app, &auth.user_id, field.as_str(), &profile).await?;
     Ok(set_profile_field::v3::Response::new())
@@ -70,6 +71,7 @@ pub(super) async fn delete_profile_field(
 ) -> Result<delete_profile_field::v3::Response, ApiError> {
     check_self(&auth, &request.user_id)?;
     let field = request.field.as_str();
+    charge(&app, &auth, field)?;
     let profile = app.users.profiles().remove(&auth.user_id, field).await?;
     update_rooms(&app, &auth.user_id, field, &profile).await?;
     Ok(delete_profile_field::v3::Response::new())
@@ -79,6 +81,14 @@ pub(super) async fn delete_profile_field(
 async fn look_up(app: &ClientApi, user_id: &UserId) -> Result<Profile, ApiError> {
     let profile = app.users.profiles().get(user_id).await?;
     profile.ok_or_else(|| ApiError::not_found("The user has no profile here"))
+}
+
+/// A name or an avatar is sent to all rooms of the user, so it counts as a message.
+fn charge(app: &ClientApi, auth: &Requester, field: &str) -> Result<(), ApiError> {
+    if is_in_rooms(field) {
+        app.limits.messages.check(&auth.user_id)?;
+    }
+    Ok(())
 }
 
 /// Passes a new display name or avatar on to the member events of the user's rooms.

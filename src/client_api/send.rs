@@ -10,7 +10,10 @@ use ruma::{
     events::TimelineEventType,
 };
 
-use super::ClientApi;
+use super::{
+    ClientApi,
+    membership_change::{charge_joined, charge_member_event},
+};
 use crate::{
     error::ApiError,
     http::Requester,
@@ -56,9 +59,16 @@ pub async fn send_state(
     if event_type == TimelineEventType::RoomCanonicalAlias {
         app.rooms.check_canonical_alias(&room, &auth.user_id, &content).await?;
     }
+    let joins = event_type == TimelineEventType::RoomMember && {
+        let who = (&*auth.user_id, &*request.state_key);
+        charge_member_event(&app, &room, who, &content).await?
+    };
     let state_key = Some(request.state_key);
     let event = NewEvent { sender: auth.user_id, event_type, state_key, content, redacts: None };
     let sent = app.rooms.send(&room, event, None).await?;
+    if joins {
+        charge_joined(&app, &room);
+    }
     Ok(send_state_event::v3::Response::new(sent.event_id))
 }
 

@@ -11,15 +11,22 @@ mod tests;
 use std::collections::HashSet;
 
 use ruma::{
-    OwnedRoomId, RoomId, UserId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::filter::{Filter as PlainFilter, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 
 use super::StoredEvent;
 use crate::{
+    error::ApiError,
     id::{Interner, UserNid},
     storage::rows::TimelineEntry,
 };
+
+/// The most entries of one list: enough for who names each room.
+const ENTRIES_MAX: usize = 1_000;
+
+/// The most names with `*` of one list: each is tried on each event.
+const PATTERNS_MAX: usize = 50;
 
 /// A compiled filter.
 #[derive(Clone, Debug, Default)]
@@ -43,12 +50,18 @@ struct Types {
 }
 
 impl Types {
-    fn compile(names: &[String], interner: &Interner) -> Self {
+    fn compile(names: &[String], interner: &Interner) -> Result<Self, ApiError> {
+        check_length(names)?;
         let (patterns, exact): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.contains('*'));
-        Self {
+        if patterns.len() > PATTERNS_MAX {
+            return Err(ApiError::invalid_param(format!(
+                "A list of a filter has at most {PATTERNS_MAX} names with wildcards"
+            )));
+        }
+        Ok(Self {
             exact: exact.into_iter().map(|name| interner.event_type(name)).collect(),
             patterns: patterns.into_iter().cloned().collect(),
-        }
+        })
     }
 
     /// `None`: the patterns decide, on the name.
@@ -67,32 +80,38 @@ impl Types {
 
 impl Filter {
     /// Compiles a filter of room events.
-    pub fn compile(filter: &RoomEventFilter, interner: &Interner) -> Self {
-        Self {
-            types: filter.types.as_deref().map(|types| Types::compile(types, interner)),
-            not_types: Types::compile(&filter.not_types, interner),
-            senders: filter.senders.as_ref().map(|senders| users(senders, interner)),
-            not_senders: users(&filter.not_senders, interner),
-            rooms: filter.rooms.as_ref().map(|rooms| rooms.iter().cloned().collect()),
-            not_rooms: filter.not_rooms.iter().cloned().collect(),
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` when a list is too long.
+    pub fn compile(filter: &RoomEventFilter, interner: &Interner) -> Result<Self, ApiError> {
+        Ok(Self {
+            types: types(filter.types.as_deref(), interner)?,
+            not_types: Types::compile(&filter.not_types, interner)?,
+            senders: filter.senders.as_ref().map(|list| users(list, interner)).transpose()?,
+            not_senders: users(&filter.not_senders, interner)?,
+            rooms: filter.rooms.as_deref().map(rooms).transpose()?,
+            not_rooms: rooms(&filter.not_rooms)?,
             contains_url: filter
                 .url_filter
                 .map(|wanted| matches!(wanted, UrlFilter::EventsWithUrl)),
             limit: filter.limit.map(u64::from),
             lazy_load: filter.lazy_load_options,
-        }
+        })
     }
 
     /// Compiles a filter of events that belong to no room.
-    pub fn compile_plain(filter: &PlainFilter, interner: &Interner) -> Self {
-        Self {
-            types: filter.types.as_deref().map(|types| Types::compile(types, interner)),
-            not_types: Types::compile(&filter.not_types, interner),
-            senders: filter.senders.as_ref().map(|senders| users(senders, interner)),
-            not_senders: users(&filter.not_senders, interner),
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` when a list is too long.
+    pub fn compile_plain(filter: &PlainFilter, interner: &Interner) -> Result<Self, ApiError> {
+        Ok(Self {
+            types: types(filter.types.as_deref(), interner)?,
+            not_types: Types::compile(&filter.not_types, interner)?,
+            senders: filter.senders.as_ref().map(|list| users(list, interner)).transpose()?,
+            not_senders: users(&filter.not_senders, interner)?,
             limit: filter.limit.map(u64::from),
             ..Self::default()
-        }
+        })
     }
 
     /// How many events the client wants at most.
@@ -161,8 +180,27 @@ impl Filter {
     }
 }
 
-fn users(users: &[ruma::OwnedUserId], interner: &Interner) -> HashSet<UserNid> {
-    users.iter().map(|user_id| interner.user(user_id)).collect()
+fn types(names: Option<&[String]>, interner: &Interner) -> Result<Option<Types>, ApiError> {
+    names.map(|names| Types::compile(names, interner)).transpose()
+}
+
+fn users(users: &[OwnedUserId], interner: &Interner) -> Result<HashSet<UserNid>, ApiError> {
+    check_length(users)?;
+    Ok(users.iter().map(|user_id| interner.user(user_id)).collect())
+}
+
+fn rooms(rooms: &[OwnedRoomId]) -> Result<HashSet<OwnedRoomId>, ApiError> {
+    check_length(rooms)?;
+    Ok(rooms.iter().cloned().collect())
+}
+
+fn check_length<T>(list: &[T]) -> Result<(), ApiError> {
+    if list.len() > ENTRIES_MAX {
+        return Err(ApiError::invalid_param(format!(
+            "A list of a filter has at most {ENTRIES_MAX} entries"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether an event's content has a `url` key.

@@ -99,7 +99,7 @@ pub async fn messages(
     asker: Asker,
     request: MessagesRequest,
 ) -> Result<Messages, ApiError> {
-    let filter = Filter::compile(&request.filter, rooms.interner());
+    let filter = Filter::compile(&request.filter, rooms.interner())?;
     rooms
         .read(move |rooms, reader| {
             let viewer = asker.viewer(rooms, reader, &request.room_id)?;
@@ -212,7 +212,7 @@ pub async fn context(
     asker: Asker,
     request: ContextRequest,
 ) -> Result<Context, ApiError> {
-    let filter = Filter::compile(&request.filter, rooms.interner());
+    let filter = Filter::compile(&request.filter, rooms.interner())?;
     rooms
         .read(move |rooms, reader| {
             let viewer = asker.viewer(rooms, reader, &request.room_id)?;

@@ -7,7 +7,7 @@ use ruma::{
     api::client::filter::{EventFormat, FilterDefinition, RoomEventFilter},
 };
 
-use crate::{id::Interner, rooms::filter::Filter};
+use crate::{error::ApiError, id::Interner, rooms::filter::Filter};
 
 /// Events of a timeline when the client does not say how many.
 const TIMELINE_LIMIT: usize = 10;
@@ -38,26 +38,32 @@ pub(crate) struct SyncFilter {
 
 impl SyncFilter {
     /// Compiles a filter. `event_fields` is not applied: a server may tell more than was asked for.
-    pub(crate) fn compile(definition: &FilterDefinition, interner: &Interner) -> Self {
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` when a list is too long.
+    pub(crate) fn compile(
+        definition: &FilterDefinition,
+        interner: &Interner,
+    ) -> Result<Self, ApiError> {
         let room = &definition.room;
         let mut rooms = RoomEventFilter::empty();
         rooms.rooms.clone_from(&room.rooms);
         rooms.not_rooms.clone_from(&room.not_rooms);
         let compile = |filter| Filter::compile(filter, interner);
         let limit = room.timeline.limit.map(|limit| u64::from(limit).min(TIMELINE_LIMIT_MAX));
-        Self {
+        Ok(Self {
             format: definition.event_format.clone(),
-            account_data: Filter::compile_plain(&definition.account_data, interner),
+            account_data: Filter::compile_plain(&definition.account_data, interner)?,
             include_leave: room.include_leave,
-            timeline: compile(&room.timeline),
+            timeline: compile(&room.timeline)?,
             timeline_limit: limit.map_or(TIMELINE_LIMIT, |limit| {
                 usize::try_from(limit).expect("the limit was just clamped")
             }),
-            state: compile(&room.state),
-            ephemeral: compile(&room.ephemeral),
-            room_account_data: compile(&room.account_data),
-            rooms: compile(&rooms),
-        }
+            state: compile(&room.state)?,
+            ephemeral: compile(&room.ephemeral)?,
+            room_account_data: compile(&room.account_data)?,
+            rooms: compile(&rooms)?,
+        })
     }
 
     /// Whether anything of a room is wanted.

@@ -76,6 +76,14 @@ impl Sync {
         self.0.notifier.stop();
     }
 
+    /// Refuses a filter that would cost too much, before it is stored.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` when a list is too long.
+    pub fn check_filter(&self, definition: &FilterDefinition) -> Result<(), ApiError> {
+        SyncFilter::compile(definition, self.0.sources.rooms.interner()).map(drop)
+    }
+
     /// The filter that a client chose.
     async fn filter(
         &self,
@@ -85,10 +93,10 @@ impl Sync {
         let interner = self.0.sources.rooms.interner();
         let id = match choice {
             None => {
-                return Ok(Arc::new(SyncFilter::compile(&FilterDefinition::default(), interner)));
+                return Ok(Arc::new(SyncFilter::compile(&FilterDefinition::default(), interner)?));
             }
             Some(FilterChoice::Inline(definition)) => {
-                return Ok(Arc::new(SyncFilter::compile(&definition, interner)));
+                return Ok(Arc::new(SyncFilter::compile(&definition, interner)?));
             }
             Some(FilterChoice::Stored(id)) => id,
         };
@@ -104,7 +112,7 @@ impl Sync {
             .get(user_id, &key.1)
             .await?
             .ok_or_else(|| ApiError::invalid_param("There is no filter with this id"))?;
-        let filter = Arc::new(SyncFilter::compile(&definition, interner));
+        let filter = Arc::new(SyncFilter::compile(&definition, interner)?);
         let mut filters = self.0.filters.lock();
         if filters.len() >= KEPT_MAX {
             filters.clear();

@@ -7,7 +7,7 @@ use std::{fs, future::Future, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, routing};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::{net::TcpListener, time};
+use tokio::{net::TcpListener, sync::oneshot, time};
 
 const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
 const BUILD_INFO: &str = "causerie_build_info";
@@ -15,6 +15,9 @@ const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How often what histograms gathered is sorted into their buckets, which frees its memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long requests may take to end once the server stops: who sends half of one waits forever.
+const DRAIN_DURATION_MAX: Duration = Duration::from_secs(2);
 
 /// From a tenth of a millisecond to the longest wait of a client.
 const SECONDS: [f64; 14] =
@@ -67,7 +70,7 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &SIZES)
 }
 
-/// Answers `GET /metrics` on `listener` until `stop` resolves.
+/// Answers `GET /metrics` on `listener` until `stop` resolves and for a moment at most after it.
 pub async fn serve(
     metrics: Metrics,
     listener: TcpListener,
@@ -79,7 +82,20 @@ pub async fn serve(
         async move { ([(CONTENT_TYPE, CONTENT)], text) }
     };
     let router = Router::new().route("/metrics", routing::get(answer));
-    let outcome = axum::serve(listener, router).with_graceful_shutdown(stop).await;
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+        stop.await;
+        drop(stopping);
+    });
+    let drained = async {
+        // The sender is only ever dropped.
+        let _ = stopped.await;
+        time::sleep(DRAIN_DURATION_MAX).await;
+    };
+    let outcome = tokio::select! {
+        outcome = serving => outcome,
+        () = drained => Ok(()),
+    };
     upkeep.abort();
     outcome
 }
@@ -108,7 +124,6 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
-        sync::oneshot,
     };
 
     use super::*;
@@ -153,5 +168,22 @@ mod tests {
         }
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn half_a_request_does_not_hold_up_the_end() {
+        let metrics = Metrics { handle: builder().unwrap().build_recorder().handle() };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(metrics, listener, async {
+            let _ = stopped.await;
+        }));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost:").await.unwrap();
+        // The listener must have accepted it, or it is not waited for.
+        time::sleep(Duration::from_millis(50)).await;
+        stop.send(()).unwrap();
+        time::timeout(2 * DRAIN_DURATION_MAX, server).await.unwrap().unwrap().unwrap();
     }
 }

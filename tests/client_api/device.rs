@@ -9,16 +9,20 @@ async fn devices_are_listed_with_what_is_known_of_them() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;
     assert_eq!(server.outcome_of(&alice.token).await.0, 200);
-    // That the device was seen is written without being waited for; this is written after it.
-    let data = format!("v3/user/{}/account_data/org.x", alice.user_id);
-    server.put(&data, json!({})).token(&alice.token).send().await.ok();
-    let body = server.get("v3/devices").token(&alice.token).send().await.ok();
-    let device = &body["devices"][0];
-    assert_eq!(device["device_id"], json!(alice.device_id));
     let path = format!("v3/devices/{}", alice.device_id);
-    let device = server.get(&path).token(&alice.token).send().await.ok();
+    // That the device was seen is written without being waited for.
+    let mut device = json!(null);
+    for _ in 0..200 {
+        device = server.get(&path).token(&alice.token).send().await.ok();
+        if device["last_seen_ip"].is_string() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     assert_eq!(device["last_seen_ip"], json!("203.0.113.1"));
     assert_eq!(device["last_seen_ts"], json!(1_800_000_000_000_u64));
+    let body = server.get("v3/devices").token(&alice.token).send().await.ok();
+    assert_eq!(body["devices"][0]["device_id"], json!(alice.device_id));
     let missing = server.get("v3/devices/NONE").token(&alice.token).send().await;
     assert_eq!(missing.outcome(), (404, "M_NOT_FOUND"));
 }

@@ -41,6 +41,15 @@ async fn t89_a_filter_has_a_size() {
 }
 
 #[tokio::test]
+async fn t89_the_lists_of_a_filter_have_a_length() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    let types: Vec<_> = (0..51).map(|number| format!("{number}*")).collect();
+    let filter = json!({ "room": { "timeline": { "types": types } } });
+    assert_eq!(create(&server, &alice, filter).await.outcome(), (400, "M_INVALID_PARAM"));
+}
+
+#[tokio::test]
 async fn t89_the_oldest_filter_makes_room() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;

@@ -13,6 +13,7 @@ mod device;
 mod discovery;
 mod filter;
 mod messages;
+mod limits;
 mod profile;
 mod push;
 mod rooms;

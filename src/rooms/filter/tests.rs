@@ -9,7 +9,32 @@ use crate::{id::EventNid, storage::rows::EventFlags};
 const INTERNER: Interner = Interner::new([7; 16]);
 
 fn compile(filter: serde_json::Value) -> Filter {
+    try_compile(filter).unwrap()
+}
+
+fn try_compile(filter: serde_json::Value) -> Result<Filter, ApiError> {
     Filter::compile(&serde_json::from_value(filter).unwrap(), &INTERNER)
+}
+
+#[test]
+fn lists_have_a_length() {
+    let list = |count: usize, form: fn(usize) -> String| (0..count).map(form).collect::<Vec<_>>();
+    let patterns = |count| list(count, |number| format!("m.{number}.*"));
+    let names = |count| list(count, |number| format!("m.{number}"));
+    let users = |count| list(count, |number| format!("@{number}:hs1"));
+    let rooms = |count| list(count, |number| format!("!{number}:hs1"));
+    for (list, most, over) in [
+        ("types", patterns(50), patterns(51)),
+        ("not_types", patterns(50), patterns(51)),
+        ("types", names(1_000), names(1_001)),
+        ("senders", users(1_000), users(1_001)),
+        ("not_senders", users(1_000), users(1_001)),
+        ("rooms", rooms(1_000), rooms(1_001)),
+        ("not_rooms", rooms(1_000), rooms(1_001)),
+    ] {
+        assert!(try_compile(json!({ list: most })).is_ok(), "{list}");
+        assert!(try_compile(json!({ list: over })).is_err(), "{list}");
+    }
 }
 
 fn entry(event_type: &str, sender: &UserId) -> TimelineEntry {

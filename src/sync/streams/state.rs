@@ -6,7 +6,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use kv::Direction;
 
@@ -59,11 +63,14 @@ pub(crate) fn select(
         Some(known) => changed(step, room, (known, span.told()))?,
         None => full(step, room, span.told(), !lazy)?,
     };
-    if !span.after && span.known.is_some() && span.start != span.end {
-        add_hidden(step, room, (span, window), &mut selected)?;
+    let wanted = lazy.then(|| wanted_members(step, (span, window), more));
+    if !span.after && span.start != span.end {
+        // A difference is told with all its members: they are few.
+        let members = wanted.as_deref().filter(|_| span.known.is_none());
+        add_hidden(step, room, (span, window), (members, &mut selected))?;
     }
-    if lazy {
-        add_members(step, room, (span, window), (more, &mut selected))?;
+    if let Some(wanted) = wanted {
+        add_members(step, room, (span, window), (wanted, &mut selected))?;
     }
     Ok(selected)
 }
@@ -132,28 +139,33 @@ fn is_member(step: &Step<'_>, room: &Room, event: EventNid) -> Result<bool, ApiE
 }
 
 /// Adds what changed within the window but is not in it, because of the filter: the client would
-/// never learn of it.
+/// never learn of it. With `members`, only these of the members.
 fn add_hidden(
     step: &Step<'_>,
     room: &Room,
     (span, window): (Span, &Window),
-    selected: &mut StateMap,
+    (members, selected): (Option<&[StateKeyNid]>, &mut StateMap),
 ) -> Result<(), ApiError> {
-    let shown: std::collections::HashSet<_> =
-        window.events.iter().map(|(_, event)| event.nid).collect();
-    let changes = changed(step, room, (span.start, span.end))?;
-    selected.extend(changes.into_iter().filter(|(_, event)| !shown.contains(event)));
+    let shown: HashSet<_> = window.events.iter().map(|(_, event)| event.nid).collect();
+    for (key, event) in changed(step, room, (span.start, span.end))? {
+        let unwanted = match members {
+            Some(members) => members.binary_search(&key).is_err() && is_member(step, room, event)?,
+            None => false,
+        };
+        if !unwanted && !shown.contains(&event) {
+            selected.insert(key, event);
+        }
+    }
     Ok(())
 }
 
-/// Adds the members who sent something, as far as the client does not know them, and notes all who
-/// are told.
-fn add_members(
-    step: &mut Step<'_>,
-    room: &Room,
+/// The members who matter: who sent something, `more`, and the reader when the room is new.
+/// Sorted.
+fn wanted_members(
+    step: &Step<'_>,
     (span, window): (Span, &Window),
-    (more, selected): (&[StateKeyNid], &mut StateMap),
-) -> Result<(), ApiError> {
+    more: &[StateKeyNid],
+) -> Vec<StateKeyNid> {
     let interner = *step.interner();
     let mut keys: Vec<StateKeyNid> = window
         .events
@@ -166,6 +178,20 @@ fn add_members(
     }
     keys.sort_unstable();
     keys.dedup();
+    keys
+}
+
+/// Adds the members who matter, as far as the client does not know them, and notes all who are
+/// told.
+fn add_members(
+    step: &mut Step<'_>,
+    room: &Room,
+    (span, window): (Span, &Window),
+    (mut keys, selected): (Vec<StateKeyNid>, &mut StateMap),
+) -> Result<(), ApiError> {
+    for (key, event) in keys.iter().filter_map(|key| Some((*key, *selected.get(key)?))) {
+        step.told.insert((room.nid, key), event);
+    }
     keys.retain(|key| !selected.contains_key(key));
     let members = state::lookup_many(step.reader, room.nid, span.told(), &keys)?;
     for (key, member) in keys.into_iter().zip(members) {

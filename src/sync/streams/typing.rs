@@ -4,7 +4,7 @@ use ruma::OwnedUserId;
 use serde::Serialize;
 
 use super::{ClientEvent, Step, plain_event};
-use crate::{error::ApiError, id::RoomNid};
+use crate::{error::ApiError, rooms::Room};
 
 const TYPE: &str = "m.typing";
 
@@ -16,14 +16,20 @@ struct Content {
 /// Who types; `None` when the client does not want to know. `changed`: also nobody is told.
 pub(crate) fn read(
     step: &Step<'_>,
-    room: RoomNid,
+    room: &Room,
     changed: bool,
 ) -> Result<Option<ClientEvent>, ApiError> {
     if !step.filter.ephemeral.admits_type(TYPE, step.interner()) {
         return Ok(None);
     }
-    let mut user_ids = step.sources.typing.users(room);
-    user_ids.retain(|user_id| !step.ignored.contains(&step.interner().user(user_id)));
+    let mut user_ids = Vec::new();
+    for user_id in step.sources.typing.users(room.nid) {
+        let ignored = step.ignored.contains(&step.interner().user(&user_id));
+        // Who left or was banned while typing is in the list until it runs out.
+        if !ignored && step.sources.rooms.is_joined(step.reader, room, &user_id)? {
+            user_ids.push(user_id);
+        }
+    }
     if user_ids.is_empty() && !changed {
         return Ok(None);
     }

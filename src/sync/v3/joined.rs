@@ -61,7 +61,7 @@ impl Build<'_> {
         let mut ephemeral = receipts.events;
         if since.is_none() || is_new(positions.typing) {
             let changed = since.is_some() && is_new(positions.typing);
-            ephemeral.extend(typing::read(&self.step, room.nid, changed)?);
+            ephemeral.extend(typing::read(&self.step, room, changed)?);
         }
         let account_data = self.room_account_data(room, since)?;
         let nothing = window.events.is_empty()

@@ -140,3 +140,34 @@ async fn t89_an_unknown_past_begins_anew() {
     let error = server.try_sync(&alice, Some("x"), How::default()).await.unwrap_err();
     assert_eq!(error.errcode, "M_INVALID_PARAM");
 }
+
+#[tokio::test]
+async fn what_the_filter_hides_from_a_first_timeline_is_told_as_state() {
+    let server = Server::new();
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let carol = server.client("carol").await;
+    let room = server.room(&alice, Preset::Public).await;
+    let name = |text: &str| json!({ "name": text });
+    server.send(&room, &alice, ("m.room.name", Some("")), name("A")).await;
+    server.say(&room, &alice, "a").await;
+    server.send(&room, &alice, ("m.room.name", Some("")), name("B")).await;
+    server.join(&room, &bob).await;
+    server.join(&room, &carol).await;
+    server.say(&room, &bob, "b").await;
+    for (lazy, full_state) in [(false, false), (false, true), (true, false), (true, true)] {
+        let filter = json!({ "room": {
+            "timeline": { "types": ["m.room.message"] },
+            "state": { "lazy_load_members": lazy },
+        } });
+        let answer =
+            server.sync_how(&alice, None, How { filter, full_state, ..How::default() }).await;
+        let told = joined(&answer, &room.id);
+        assert_eq!(timeline(told), ["a", "b"]);
+        let events = told["state"]["events"].as_array().unwrap();
+        let names: Vec<_> = events.iter().filter(|e| e["type"] == "m.room.name").collect();
+        assert_eq!(names.len(), 1);
+        assert_eq!(names[0]["content"]["name"], "B");
+        let members = state(told, "state");
+        assert!(members.contains(&"m.room.member @bob:hs1".to_owned()));
+    }
+}

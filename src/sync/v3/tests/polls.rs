@@ -125,6 +125,21 @@ async fn typing_is_told_and_its_end() {
     assert_eq!(joined(&third, &room.id)["ephemeral"]["events"], typing(json!([])));
 }
 
+#[tokio::test]
+async fn who_left_does_not_type() {
+    let server = Server::new();
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = server.room(&alice, Preset::Public).await;
+    server.join(&room, &bob).await;
+    server.typing.start(room.nid, &bob.user_id, Duration::from_secs(30)).await.unwrap();
+    let typing = json!([{ "type": "m.typing", "content": { "user_ids": ["@bob:hs1"] } }]);
+    let told = server.sync(&alice, None).await;
+    assert_eq!(joined(&told, &room.id)["ephemeral"]["events"], typing);
+    server.leave(&room, &bob).await;
+    let told = server.sync(&alice, None).await;
+    assert_eq!(joined(&told, &room.id)["ephemeral"]["events"], json!([]));
+}
+
 async fn mark(
     server: &Server,
     room: &Room,

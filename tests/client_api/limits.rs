@@ -1,0 +1,108 @@
+//! What each kind of action is charged for.
+
+use causerie::config::{Config, RateLimit, RateLimitsConfig};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, TestServer, TestUser};
+
+const LIMITED: (u16, &str) = (429, "M_LIMIT_EXCEEDED");
+
+/// A server with one limit: so often at once.
+async fn limited(limit: fn(&mut RateLimitsConfig) -> &mut RateLimit, burst: u32) -> TestServer {
+    TestServer::with(|config: &mut Config| {
+        let limits = &mut config.rate_limits;
+        limits.enabled = true;
+        for limit in [
+            &mut limits.messages,
+            &mut limits.registration,
+            &mut limits.joins,
+            &mut limits.joins_per_room,
+            &mut limits.invites_per_room,
+            &mut limits.invites_per_user,
+            &mut limits.invites_per_issuer,
+            &mut limits.room_creation,
+        ] {
+            *limit = RateLimit { per_second: 1_000.0, burst: 1_000 };
+        }
+        *limit(limits) = RateLimit { per_second: 0.001, burst };
+    })
+    .await
+}
+
+async fn act(server: &TestServer, user: &TestUser, room: &str, what: &str, body: Value) -> Answer {
+    server.post(&format!("v3/rooms/{room}/{what}"), body).token(&user.token).send().await
+}
+
+async fn put_member(
+    server: &TestServer,
+    user: &TestUser,
+    (room, target): (&str, &TestUser),
+    membership: &str,
+) -> Answer {
+    let path = format!("v3/rooms/{room}/state/m.room.member/{}", target.user_id);
+    server.put(&path, json!({ "membership": membership })).token(&user.token).send().await
+}
+
+#[tokio::test]
+async fn who_is_not_in_a_room_does_not_use_up_its_invites() {
+    let server = limited(|limits| &mut limits.invites_per_room, 1).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = server.create_room(&alice).await;
+    let invite = |user: &str| json!({ "user_id": user });
+    for _ in 0..3 {
+        let answer = act(&server, &bob, &room, "invite", invite("@carol:example.org")).await;
+        assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    }
+    let carol = server.register("carol").await;
+    act(&server, &alice, &room, "invite", invite("@bob:example.org")).await.ok();
+    let answer = act(&server, &alice, &room, "invite", invite("@carol:example.org")).await;
+    assert_eq!(answer.outcome(), LIMITED);
+    assert_eq!(put_member(&server, &alice, (&room, &carol), "invite").await.outcome(), LIMITED);
+}
+
+#[tokio::test]
+async fn who_may_not_join_does_not_use_up_the_joins_of_a_room() {
+    let server = limited(|limits| &mut limits.joins_per_room, 2).await;
+    let alice = server.register("alice").await;
+    let (bob, carol) = (server.register("bob").await, server.register("carol").await);
+    let room = server.create_room(&alice).await;
+    for _ in 0..3 {
+        let answer = act(&server, &bob, &room, "join", json!({})).await;
+        assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+        let answer = put_member(&server, &bob, (&room, &bob), "join").await;
+        assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    }
+    for user in [&bob, &carol] {
+        put_member(&server, &alice, (&room, user), "invite").await.ok();
+    }
+    act(&server, &bob, &room, "join", json!({})).await.ok();
+    put_member(&server, &carol, (&room, &carol), "join").await.ok();
+    act(&server, &bob, &room, "leave", json!({})).await.ok();
+    put_member(&server, &alice, (&room, &bob), "invite").await.ok();
+    assert_eq!(act(&server, &bob, &room, "join", json!({})).await.outcome(), LIMITED);
+    assert_eq!(put_member(&server, &bob, (&room, &bob), "join").await.outcome(), LIMITED);
+}
+
+#[tokio::test]
+async fn changes_of_members_count_as_messages() {
+    let server = limited(|limits| &mut limits.messages, 2).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = server.create_room(&alice).await;
+    let who = json!({ "user_id": bob.user_id });
+    act(&server, &alice, &room, "ban", who.clone()).await.ok();
+    act(&server, &alice, &room, "unban", who.clone()).await.ok();
+    for what in ["kick", "ban", "unban", "leave"] {
+        assert_eq!(act(&server, &alice, &room, what, who.clone()).await.outcome(), LIMITED);
+    }
+}
+
+#[tokio::test]
+async fn a_new_name_counts_as_a_message() {
+    let server = limited(|limits| &mut limits.messages, 1).await;
+    let alice = server.register("alice").await;
+    let path = format!("v3/profile/{}/displayname", alice.user_id);
+    let name = |name: &str| server.put(&path, json!({ "displayname": name })).token(&alice.token);
+    name("a").send().await.ok();
+    assert_eq!(name("b").send().await.outcome(), LIMITED);
+    assert_eq!(server.delete(&path).token(&alice.token).send().await.outcome(), LIMITED);
+}
