@@ -157,13 +157,20 @@ impl Sessions {
                 &token_key(&token.user_id, token.device_id.as_str(), KIND_ACCESS, old),
             );
         }
+        let (parts, replaced) = (Arc::clone(&self.0), token.replaces);
+        // A task of its own: where the client hangs up, the old token is forgotten all the same.
+        let committed = tokio::spawn(async move {
+            let committed = parts.store.commit(batch, Durability::Buffered).await;
+            if committed.is_ok() {
+                parts.cache.forget(replaced.as_slice());
+            }
+            committed
+        });
         // On a conflict another request has done it, or the session has ended: the next look tells.
-        match self.0.store.commit(batch, Durability::Buffered).await {
-            Ok(_) => self.0.cache.forget(token.replaces.as_slice()),
-            Err(kv::CommitError::Conflict) => {}
-            Err(error) => return Err(error.into()),
+        match committed.await.map_err(ApiError::internal)? {
+            Ok(_) | Err(kv::CommitError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Writes down when the device was seen, now and then and without waiting for it.

@@ -48,6 +48,20 @@ async fn two_sessions(server: &TestServer) -> (TestUser, TestUser) {
     (first, second)
 }
 
+#[tokio::test]
+async fn a_logout_is_done_to_its_end_though_the_client_hangs_up() {
+    let server = TestServer::new().await;
+    let (first, second) = two_sessions(&server).await;
+    server.post("v3/logout", json!({})).token(&first.token).hang_up();
+    let ended = async {
+        while server.outcome_of(&first.token).await.0 != 401 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("the session ends");
+    assert_eq!(server.outcome_of(&second.token).await.0, 200);
+}
+
 async fn confirmed(
     server: &TestServer,
     user: &TestUser,
