@@ -10,7 +10,7 @@ mod account_data;
 mod accounts;
 mod deactivation;
 mod devices;
-mod filters;
+pub(crate) mod filters;
 pub mod in_rooms;
 mod login;
 mod passwords;
@@ -32,7 +32,7 @@ pub use self::{
     accounts::{Accounts, NewAccount},
     deactivation::Deactivated,
     devices::{Devices, KnownDevice, Selection},
-    filters::Filters,
+    filters::{Filters, StoredFilter},
     login::{Login, LoginAttempt},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
