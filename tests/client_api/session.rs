@@ -204,6 +204,22 @@ async fn t71_wrong_passwords_are_limited() {
 }
 
 #[tokio::test]
+async fn t71_wrong_passwords_at_once_are_limited_too() {
+    let server = TestServer::with(|config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.login_by_address = RateLimit::new(100.0, 100);
+        config.rate_limits.login_by_account = RateLimit::new(100.0, 100);
+    })
+    .await;
+    server.register("alice").await;
+    let guesses = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", PASSWORD];
+    let guesses = guesses.map(|password| server.try_login("alice", password));
+    let answers = futures::future::join_all(guesses).await;
+    let last = answers.last().unwrap();
+    assert_eq!(last.outcome(), (429, "M_LIMIT_EXCEEDED"), "{}", last.body);
+}
+
+#[tokio::test]
 async fn a_login_names_the_user_in_many_ways() {
     let server = TestServer::new().await;
     server.register("alice").await;
