@@ -31,7 +31,7 @@ pub use self::{
     account_data::{AccountData, AccountDataEntry, FULLY_READ, PUSH_RULES},
     accounts::{Accounts, NewAccount},
     deactivation::Deactivated,
-    devices::{Devices, KnownDevice, Selection},
+    devices::{DEVICE_ID_BYTES_MAX, Devices, KnownDevice, Selection},
     filters::{Filters, StoredFilter},
     login::{Login, LoginAttempt},
     profiles::{Profile, Profiles, is_in_rooms},
