@@ -32,7 +32,7 @@ use crate::{
     http::SessionId,
     rooms::Rooms,
     users::{
-        Users,
+        Liveness, Users, expired_token,
         filters::{CACHE_BYTES_MAX, CACHE_ITEMS},
     },
 };
@@ -142,9 +142,14 @@ impl Sync {
         if self.0.sessions.lock().get(session).is_some_and(|seen| *seen >= changed) {
             return Ok(());
         }
-        if !self.0.sources.users.is_alive(session).await? {
+        let refusal = match self.0.sources.users.liveness(session).await? {
+            Liveness::Alive => None,
+            Liveness::Expired => Some(expired_token()),
+            Liveness::Ended => Some(ApiError::unknown_token("The session has ended", false)),
+        };
+        if let Some(refusal) = refusal {
             self.0.sessions.lock().remove(session);
-            return Err(ApiError::unknown_token("The session has ended", false));
+            return Err(refusal);
         }
         let mut sessions = self.0.sessions.lock();
         if sessions.len() >= KEPT_MAX {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use causerie::{config::RateLimit, http::ClientAddress, storage::topic};
+use causerie::{config::RateLimit, http::ClientAddress, storage::topic, users::Liveness};
 use serde_json::{Value, json};
 
 use crate::harness::{PASSWORD, TestServer, TestUser, login_body, password_stage};
@@ -145,10 +145,10 @@ async fn t67_whoever_waits_with_a_session_is_woken_when_it_ends() {
         topic::user(topic::USER_SESSIONS, server.server.rooms.interner().user(&first.user_id));
     let (store, after) = (server.server.store.clone(), server.server.store.position());
     let poll = tokio::spawn(async move { store.watch(&[topic], after).await });
-    assert!(server.server.users.is_alive(&waiting).await.unwrap());
+    assert_eq!(server.server.users.liveness(&waiting).await.unwrap(), Liveness::Alive);
     server.post("v3/logout/all", json!({})).token(&first.token).send().await.ok();
     tokio::time::timeout(Duration::from_secs(1), poll).await.unwrap().unwrap();
-    assert!(!server.server.users.is_alive(&waiting).await.unwrap());
+    assert_eq!(server.server.users.liveness(&waiting).await.unwrap(), Liveness::Ended);
 }
 
 #[tokio::test]
@@ -275,6 +275,25 @@ async fn t72_an_expired_token_is_refreshed() {
     let third = refresh(&server, &second).await.ok();
     assert_eq!(server.outcome_of(third["access_token"].as_str().unwrap()).await.0, 200);
     assert_eq!(server.outcome_of(second["access_token"].as_str().unwrap()).await.0, 401);
+}
+
+#[tokio::test]
+async fn t72_a_long_poll_whose_token_expires_ends_softly() {
+    let server = TestServer::new().await;
+    let session = refreshable(&server).await;
+    let token = session["access_token"].as_str().unwrap();
+    let since = server.get("v3/sync").token(token).send().await.ok();
+    let since = since["next_batch"].as_str().unwrap();
+    let poll = server.get(&format!("v3/sync?since={since}&timeout=20000")).token(token).send();
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.pass(7 * 24 * 3_600);
+        let other = server.login("alice").await;
+        server.post("v3/logout", json!({})).token(&other.token).send().await.ok();
+    };
+    let (answer, ()) = tokio::join!(poll, later);
+    assert_eq!(answer.outcome(), (401, "M_UNKNOWN_TOKEN"));
+    assert_eq!(answer.body["soft_logout"], json!(true));
 }
 
 #[tokio::test]
