@@ -17,8 +17,11 @@ use ruma::api::client::{
 use super::{ClientApi, uiaa};
 use crate::{
     error::ApiError,
-    http::{MaybeRequester, NoAuth, Requester},
-    users::{NewSession, RegistrationAttempt, Selection, in_rooms, secret, uiaa::Operation},
+    http::{ClientAddress, MaybeRequester, NoAuth, Requester},
+    users::{
+        NewSession, RegistrationAttempt, Selection, in_rooms, secret,
+        uiaa::{Operation, Owner},
+    },
 };
 
 /// `POST /_matrix/client/v3/register`
@@ -42,7 +45,7 @@ pub(super) async fn register(
     if let Some(username) = &request.username {
         registration.check_username(username).await?;
     }
-    let operation = registration_operation(&app, &request);
+    let operation = registration_operation(&app, &request, auth.address);
     let proof = app.users.uiaa().check(&operation, request.auth.as_ref()).await?;
     let attempt = RegistrationAttempt {
         username: request.username.as_deref(),
@@ -69,11 +72,15 @@ pub(super) async fn register(
     Ok(response)
 }
 
-fn registration_operation(app: &ClientApi, request: &register::v3::Request) -> Operation {
+fn registration_operation(
+    app: &ClientApi,
+    request: &register::v3::Request,
+    address: ClientAddress,
+) -> Operation {
     let text = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
     let (username, password) = (text(&request.username), text(&request.password));
     Operation {
-        user_id: None,
+        owner: Owner::Address(address.limit_key()),
         name: "POST register".to_owned(),
         body: secret::hash_parts(&[&username, &password]),
         flows: app.users.registration().flows(),

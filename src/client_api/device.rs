@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, UInt,
+    DeviceId, MilliSecondsSinceUnixEpoch, UInt,
     api::client::device::{
         Device, delete_device, delete_devices, get_device, get_devices, update_device,
     },
@@ -15,7 +15,7 @@ use super::{ClientApi, uiaa};
 use crate::{
     error::ApiError,
     http::Requester,
-    users::{KnownDevice, Selection},
+    users::{DEVICE_ID_BYTES_MAX, KnownDevice, Selection},
 };
 
 /// `GET /_matrix/client/v3/devices`
@@ -60,6 +60,7 @@ pub(super) async fn delete_device(
     auth: Requester,
     request: delete_device::v3::Request,
 ) -> Result<delete_device::v3::Response, ApiError> {
+    check_device_id(&request.device_id)?;
     let name = format!("DELETE devices/{}", request.device_id);
     uiaa::check_password(&app, &auth, request.auth.as_ref(), (&name, &[])).await?;
     let device = [request.device_id];
@@ -74,12 +75,21 @@ pub(super) async fn delete_devices(
     auth: Requester,
     request: delete_devices::v3::Request,
 ) -> Result<delete_devices::v3::Response, ApiError> {
+    request.devices.iter().try_for_each(|device| check_device_id(device))?;
     let parameters: Vec<&[u8]> =
         request.devices.iter().map(|device| device.as_str().as_bytes()).collect();
     let operation = ("POST delete_devices", parameters.as_slice());
     uiaa::check_password(&app, &auth, request.auth.as_ref(), operation).await?;
     app.users.devices().remove(&auth.user_id, Selection::These(&request.devices)).await?;
     Ok(delete_devices::v3::Response::new())
+}
+
+/// Refuses an id that no device can have.
+fn check_device_id(device_id: &DeviceId) -> Result<(), ApiError> {
+    if device_id.as_str().len() > DEVICE_ID_BYTES_MAX {
+        return Err(ApiError::invalid_param("The device id is too long"));
+    }
+    Ok(())
 }
 
 fn shown(known: KnownDevice) -> Device {

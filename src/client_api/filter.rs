@@ -32,5 +32,5 @@ pub(super) async fn get_filter(
     check_self(&auth, &request.user_id)?;
     let filter = app.users.filters().get(&auth.user_id, &request.filter_id).await?;
     let filter = filter.ok_or_else(|| ApiError::not_found("There is no such filter"))?;
-    Ok(get_filter::v3::Response::new(filter.as_ref().clone()))
+    Ok(get_filter::v3::Response::new(filter.definition.clone()))
 }

@@ -25,6 +25,9 @@ pub struct RateLimitsConfig {
     /// New accounts from one address.
     pub registration: RateLimit,
 
+    /// Requests from one address that are steps of a registration or ask whether a name is free.
+    pub registration_steps: RateLimit,
+
     /// Attempts from one address to find out whether a registration token is valid.
     pub registration_token_checks: RateLimit,
 
@@ -59,6 +62,7 @@ impl Default for RateLimitsConfig {
             login_by_account: RateLimit::new(0.05, 10),
             login_failed: RateLimit::new(0.17, 3),
             registration: RateLimit::new(0.17, 3),
+            registration_steps: RateLimit::new(1.0, 20),
             registration_token_checks: RateLimit::new(0.1, 5),
             joins: RateLimit::new(0.1, 10),
             joins_per_room: RateLimit::new(1.0, 10),

@@ -2,7 +2,9 @@
 //!
 //! A handler is registered for every path ruma knows of its endpoint. Each request goes the same
 //! way: authenticate from the head, read and check the body, parse, call. What the first steps
-//! need is dropped before the handler runs, since a long poll may wait for minutes.
+//! need is dropped before the handler runs, since a long poll may wait for minutes. A handler that
+//! may change something runs to its end even where the client hangs up: what follows a commit, such
+//! as dropping a session from memory, must not be left out.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#api-standards>
 
@@ -168,7 +170,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
                 // Boxed, so that a waiting handler does not carry its space along.
                 let parsed = Box::pin(parse::<S, A, R>(&state, options, request)).await;
                 let (auth, request) = parsed?;
-                handler(state, auth, request).await
+                to_its_end(may_change(&R::METHOD), handler(state, auth, request)).await
             }
         })
     }
@@ -183,13 +185,15 @@ impl<S: Send + Sync + 'static> Routes<S> {
         F: Future<Output = Result<Response, ApiError>> + Send + 'static,
     {
         let state = Arc::clone(&self.state);
+        let changes = may_change(method);
         self.register(method, paths, move |request: Request| {
             let (state, handler) = (Arc::clone(&state), handler.clone());
             async move {
                 let (mut head, body) = request.into_parts();
                 let path_arguments = path_arguments(&mut head).await?;
                 let auth = A::from_head(&state, &head).await?;
-                handler(state, auth, RawRequest { head, path_arguments, body }).await
+                let request = RawRequest { head, path_arguments, body };
+                to_its_end(changes, handler(state, auth, request)).await
             }
         })
     }
@@ -231,6 +235,28 @@ impl<S: Send + Sync + 'static> Routes<S> {
                 self.router.route(&number_variables(path), on_service(filter, service.clone()));
         }
         self
+    }
+}
+
+fn may_change(method: &Method) -> bool {
+    *method != Method::GET && *method != Method::HEAD
+}
+
+/// Runs a handler. One that may change something is a task of its own, since the connection drops
+/// what it waits for when the client hangs up.
+async fn to_its_end<F>(changes: bool, handler: F) -> Result<Response, ApiError>
+where
+    F: Future<Output = Result<Response, ApiError>> + Send + 'static,
+{
+    if !changes {
+        return handler.await;
+    }
+    match tokio::spawn(handler).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(cancelled) => Err(ApiError::internal(cancelled)),
+        },
     }
 }
 

@@ -16,6 +16,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use kv::Position;
 use parking_lot::Mutex;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 
 use self::{
@@ -25,9 +26,18 @@ use self::{
     streams::{Sources, unread::UnreadCounts},
     v3::FilterChoice,
 };
-use crate::{ephemeral::Typing, error::ApiError, http::SessionId, rooms::Rooms, users::Users};
+use crate::{
+    ephemeral::Typing,
+    error::ApiError,
+    http::SessionId,
+    rooms::Rooms,
+    users::{
+        Liveness, Users, expired_token,
+        filters::{CACHE_BYTES_MAX, CACHE_ITEMS},
+    },
+};
 
-/// How many compiled filters and checked sessions are kept.
+/// How many checked sessions are kept.
 const KEPT_MAX: usize = 10_000;
 
 /// Answers those who sync. Cheap to clone.
@@ -41,9 +51,24 @@ struct Inner {
     /// The epoch of the database.
     epoch: u64,
     /// Stored filters never change.
-    filters: Mutex<HashMap<(OwnedUserId, String), Arc<SyncFilter>>>,
+    filters: Cache<FilterKey, Compiled, Weight>,
     /// When each session was last seen alive.
     sessions: Mutex<HashMap<SessionId, Position>>,
+}
+
+/// The user, and the filter's id as the client gives it.
+type FilterKey = (OwnedUserId, String);
+
+/// A compiled filter and its weight.
+type Compiled = (Arc<SyncFilter>, u64);
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<FilterKey, Compiled> for Weight {
+    fn weight(&self, (_, id): &FilterKey, (_, weight): &Compiled) -> u64 {
+        weight + id.len() as u64
+    }
 }
 
 impl std::fmt::Debug for Sync {
@@ -61,7 +86,7 @@ impl Sync {
             notifier,
             connections: Connections::default(),
             epoch,
-            filters: Mutex::default(),
+            filters: Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES_MAX, Weight),
             sessions: Mutex::default(),
         }))
     }
@@ -101,10 +126,10 @@ impl Sync {
             Some(FilterChoice::Stored(id)) => id,
         };
         let key = (user_id.to_owned(), id);
-        if let Some(filter) = self.0.filters.lock().get(&key) {
-            return Ok(filter.clone());
+        if let Some((filter, _)) = self.0.filters.get(&key) {
+            return Ok(filter);
         }
-        let definition = self
+        let stored = self
             .0
             .sources
             .users
@@ -112,12 +137,8 @@ impl Sync {
             .get(user_id, &key.1)
             .await?
             .ok_or_else(|| ApiError::invalid_param("There is no filter with this id"))?;
-        let filter = Arc::new(SyncFilter::compile(&definition, interner)?);
-        let mut filters = self.0.filters.lock();
-        if filters.len() >= KEPT_MAX {
-            filters.clear();
-        }
-        filters.insert(key, filter.clone());
+        let filter = Arc::new(SyncFilter::compile(&stored.definition, interner)?);
+        self.0.filters.insert(key, (Arc::clone(&filter), stored.weight()));
         Ok(filter)
     }
 
@@ -129,9 +150,14 @@ impl Sync {
         if self.0.sessions.lock().get(session).is_some_and(|seen| *seen >= changed) {
             return Ok(());
         }
-        if !self.0.sources.users.is_alive(session).await? {
+        let refusal = match self.0.sources.users.liveness(session).await? {
+            Liveness::Alive => None,
+            Liveness::Expired => Some(expired_token()),
+            Liveness::Ended => Some(ApiError::unknown_token("The session has ended", false)),
+        };
+        if let Some(refusal) = refusal {
             self.0.sessions.lock().remove(session);
-            return Err(ApiError::unknown_token("The session has ended", false));
+            return Err(refusal);
         }
         let mut sessions = self.0.sessions.lock();
         if sessions.len() >= KEPT_MAX {

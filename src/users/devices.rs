@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The longest id a client may choose for its device.
-pub(super) const DEVICE_ID_BYTES_MAX: usize = 255;
+pub const DEVICE_ID_BYTES_MAX: usize = 255;
 
 /// More tokens than this a device cannot have: the newest, the one before, and their family.
 const TOKENS_MAX: usize = 64;

@@ -6,12 +6,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use kv::{Batch, Direction, Reader, Store};
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedUserId, UInt, UserId, api::client::filter::FilterDefinition};
 
 use super::{
@@ -24,8 +22,11 @@ use crate::{
     storage::schema::users::{FILTERS, FILTERS_BY_HASH, FilterHashKey, FilterKey},
 };
 
-/// More filters than this in memory start it anew.
-const CACHED_MAX: usize = 10_000;
+/// How many bytes of filters are kept in memory, by [`StoredFilter::weight`].
+pub(crate) const CACHE_BYTES_MAX: u64 = 16 << 20;
+
+/// How many filters of a common size that is.
+pub(crate) const CACHE_ITEMS: usize = 4_096;
 
 /// The most things of one kind that a filter asks for.
 const LIMIT_MAX: u32 = 1_000;
@@ -38,7 +39,32 @@ struct Parts {
     store: Store,
     size_bytes_max: usize,
     count_max: usize,
-    cache: Mutex<HashMap<(OwnedUserId, u32), Arc<FilterDefinition>>>,
+    cache: Cache<(OwnedUserId, u32), Arc<StoredFilter>, Weight>,
+}
+
+/// A filter as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredFilter {
+    /// What it says.
+    pub definition: FilterDefinition,
+    json_bytes: usize,
+}
+
+impl StoredFilter {
+    /// About how many bytes it takes in memory, parsed or compiled.
+    pub fn weight(&self) -> u64 {
+        // The shortest strings of a list take twelve times their JSON.
+        12 * self.json_bytes as u64 + 2_048
+    }
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<(OwnedUserId, u32), Arc<StoredFilter>> for Weight {
+    fn weight(&self, _: &(OwnedUserId, u32), filter: &Arc<StoredFilter>) -> u64 {
+        filter.weight()
+    }
 }
 
 /// What is read before a filter is stored.
@@ -56,7 +82,7 @@ impl Filters {
             store,
             size_bytes_max: limits.filter_size_bytes_max,
             count_max: limits.filters_per_user_max.max(1),
-            cache: Mutex::default(),
+            cache: Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES_MAX, Weight),
         }))
     }
 
@@ -102,22 +128,18 @@ impl Filters {
         &self,
         user_id: &UserId,
         number: &str,
-    ) -> Result<Option<Arc<FilterDefinition>>, ApiError> {
+    ) -> Result<Option<Arc<StoredFilter>>, ApiError> {
         let Ok(filter) = number.parse::<u32>() else { return Ok(None) };
         let cached = (user_id.to_owned(), filter);
-        if let Some(filter) = self.cache().get(&cached) {
-            return Ok(Some(Arc::clone(filter)));
+        if let Some(filter) = self.0.cache.get(&cached) {
+            return Ok(Some(filter));
         }
         let key = FilterKey { user_id: user_id.to_string(), filter };
         let json = self.0.store.read(move |reader| reader.get(&FILTERS, &key)).await?;
         let Some(json) = json else { return Ok(None) };
-        let filter: FilterDefinition = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        let filter = Arc::new(filter);
-        let mut cache = self.cache();
-        if cache.len() >= CACHED_MAX {
-            cache.clear();
-        }
-        cache.insert(cached, Arc::clone(&filter));
+        let definition = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+        let filter = Arc::new(StoredFilter { definition, json_bytes: json.len() });
+        self.0.cache.insert(cached, Arc::clone(&filter));
         Ok(Some(filter))
     }
 
@@ -135,11 +157,6 @@ impl Filters {
         ] {
             *limit = limit.map(|limit| limit.min(max));
         }
-    }
-
-    fn cache(&self) -> MutexGuard<'_, HashMap<(OwnedUserId, u32), Arc<FilterDefinition>>> {
-        // A poisoned map is whole: no step between two of its changes can panic.
-        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,4 +182,22 @@ fn before(
         beyond => reader.scan(&FILTERS, &range, Direction::Forward, beyond)?,
     };
     Ok(Before::New { next: newest.map_or(0, |newest| newest + 1), evicted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_filters_do_not_fill_the_memory() {
+        let cache = Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES_MAX, Weight);
+        let user_id = ruma::user_id!("@alice:hs1").to_owned();
+        let filter = StoredFilter { definition: FilterDefinition::default(), json_bytes: 64 << 10 };
+        let filter = Arc::new(filter);
+        for number in 0..1_000 {
+            cache.insert((user_id.clone(), number), Arc::clone(&filter));
+        }
+        assert!(cache.weight() <= CACHE_BYTES_MAX);
+        assert!(cache.len() < 30);
+    }
 }

@@ -100,6 +100,8 @@ impl Login {
         self.0.failed.peek(user_id)?;
         let account = self.0.accounts.get(user_id).await?;
         if self.0.accounts.verify_password(account.as_ref(), password).await? {
+            // Of many guesses at once, all passed the look above before one was found wrong.
+            self.0.failed.peek(user_id)?;
             return Ok(account);
         }
         self.0.failed.check(user_id)?;

@@ -10,7 +10,7 @@ mod account_data;
 mod accounts;
 mod deactivation;
 mod devices;
-mod filters;
+pub(crate) mod filters;
 pub mod in_rooms;
 mod login;
 mod passwords;
@@ -31,13 +31,13 @@ pub use self::{
     account_data::{AccountData, AccountDataEntry, FULLY_READ, PUSH_RULES},
     accounts::{Accounts, NewAccount},
     deactivation::Deactivated,
-    devices::{Devices, KnownDevice, Selection},
-    filters::Filters,
+    devices::{DEVICE_ID_BYTES_MAX, Devices, KnownDevice, Selection},
+    filters::{Filters, StoredFilter},
     login::{Login, LoginAttempt},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
     registration::{Registration, RegistrationAttempt},
-    sessions::{IssuedSession, NewSession, Sessions},
+    sessions::{IssuedSession, Liveness, NewSession, Sessions, expired_token},
     tags::Tags,
     uiaa::Uiaa,
 };
@@ -206,9 +206,9 @@ impl Authenticator for Users {
 
 /// Whether a session is still good: for those who wait with it.
 impl Users {
-    /// [`Sessions::is_alive`], for long polls that were woken by the topic `USER_SESSIONS`.
-    pub async fn is_alive(&self, session: &SessionId) -> Result<bool, ApiError> {
-        self.0.sessions.is_alive(session).await
+    /// [`Sessions::liveness`], for long polls that were woken by the topic `USER_SESSIONS`.
+    pub async fn liveness(&self, session: &SessionId) -> Result<Liveness, ApiError> {
+        self.0.sessions.liveness(session).await
     }
 }
 

@@ -48,6 +48,7 @@ struct Parts {
     clock: Clock,
     accounts: Accounts,
     by_address: RateLimiter,
+    steps: RateLimiter,
     token_checks: RateLimiter,
 }
 
@@ -60,6 +61,7 @@ impl Registration {
             clock,
             accounts,
             by_address: limiter(limits.enabled, limits.registration),
+            steps: limiter(limits.enabled, limits.registration_steps),
             token_checks: limiter(limits.enabled, limits.registration_token_checks),
         }))
     }
@@ -76,12 +78,13 @@ impl Registration {
         flows
     }
 
-    /// Refuses where registration is off, or too much comes from one address: accounts, or guesses
-    /// at a token.
+    /// Refuses where registration is off, or too much comes from one address: accounts, requests,
+    /// or guesses at a token.
     pub fn check_allowed(&self, address: ClientAddress, shows_token: bool) -> Result<(), ApiError> {
         if self.flows().is_empty() {
             return Err(ApiError::forbidden("Registration is disabled on this server"));
         }
+        self.0.steps.check(address.limit_key())?;
         if shows_token {
             self.0.token_checks.check(address.limit_key())?;
         }

@@ -3,7 +3,7 @@
 //! Only hashes of tokens are stored. Whatever changes a device's tokens rewrites the device's row
 //! under a check, so a login, a refresh and a logout of one device never pass each other by. A
 //! session that ends leaves the memory before the call that ended it returns; those who wait with
-//! it are woken by the topic `USER_SESSIONS` and ask [`Sessions::is_alive`].
+//! it are woken by the topic `USER_SESSIONS` and ask [`Sessions::liveness`].
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
@@ -49,6 +49,17 @@ pub(super) const KIND_REFRESH: u8 = 1;
 /// How often it is written down when and from where a device was seen.
 const SEEN_INTERVAL_MS: u64 = 5 * 60 * 1_000;
 
+/// Whether a session is still good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It is.
+    Alive,
+    /// Its access token has expired; a refresh gives another.
+    Expired,
+    /// It has ended.
+    Ended,
+}
+
 /// Opens, finds and refreshes sessions; cheap to clone.
 #[derive(Clone)]
 pub struct Sessions(Arc<Parts>);
@@ -89,7 +100,7 @@ impl Sessions {
         };
         let now = now_ms(&self.0.clock);
         if session.expires_ts.is_some_and(|expires| expires <= now) {
-            return Err(ApiError::unknown_token("The access token has expired", true));
+            return Err(expired_token());
         }
         self.note_seen(&session, address, now);
         Ok(Requester {
@@ -104,11 +115,13 @@ impl Sessions {
 
     /// Whether the session is still good, asked of the store itself: for those who wait with it
     /// and were woken by the topic `USER_SESSIONS`.
-    pub async fn is_alive(&self, session: &SessionId) -> Result<bool, ApiError> {
+    pub async fn liveness(&self, session: &SessionId) -> Result<Liveness, ApiError> {
         let key = session.0;
         let row = self.0.store.read(move |reader| reader.get(&ACCESS_TOKENS, &key)).await?;
+        let Some(Json(row)) = row else { return Ok(Liveness::Ended) };
         let now = now_ms(&self.0.clock);
-        Ok(row.is_some_and(|Json(row)| row.expires_ts.is_none_or(|expires| expires > now)))
+        let expired = row.expires_ts.is_some_and(|expires| expires <= now);
+        Ok(if expired { Liveness::Expired } else { Liveness::Alive })
     }
 
     /// Drops sessions that have ended from memory.
@@ -157,13 +170,20 @@ impl Sessions {
                 &token_key(&token.user_id, token.device_id.as_str(), KIND_ACCESS, old),
             );
         }
+        let (parts, replaced) = (Arc::clone(&self.0), token.replaces);
+        // A task of its own: where the client hangs up, the old token is forgotten all the same.
+        let committed = tokio::spawn(async move {
+            let committed = parts.store.commit(batch, Durability::Buffered).await;
+            if committed.is_ok() {
+                parts.cache.forget(replaced.as_slice());
+            }
+            committed
+        });
         // On a conflict another request has done it, or the session has ended: the next look tells.
-        match self.0.store.commit(batch, Durability::Buffered).await {
-            Ok(_) => self.0.cache.forget(token.replaces.as_slice()),
-            Err(kv::CommitError::Conflict) => {}
-            Err(error) => return Err(error.into()),
+        match committed.await.map_err(ApiError::internal)? {
+            Ok(_) | Err(kv::CommitError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Writes down when the device was seen, now and then and without waiting for it.
@@ -196,6 +216,11 @@ pub(super) fn token_key(
     hash: [u8; 32],
 ) -> DeviceTokenKey {
     DeviceTokenKey { user_id: user_id.to_string(), device_id: device_id.to_owned(), kind, hash }
+}
+
+/// The answer to a token that has expired.
+pub fn expired_token() -> ApiError {
+    ApiError::unknown_token("The access token has expired", true)
 }
 
 fn unknown_token() -> ApiError {

@@ -7,7 +7,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,11 +26,32 @@ use crate::{config::Config, error::ApiError, time::Clock};
 /// More sessions than this at once drop the oldest.
 const SESSIONS_MAX: usize = 10_000;
 
+/// More sessions of one owner than this at once drop the owner's oldest.
+const SESSIONS_OF_OWNER_MAX: usize = 20;
+
+/// Who begins a session, and makes room when there are too many.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A user.
+    User(OwnedUserId),
+    /// Somebody who registers, by the address to limit by.
+    Address(IpAddr),
+}
+
+impl Owner {
+    fn user_id(&self) -> Option<&UserId> {
+        match self {
+            Self::User(user_id) => Some(user_id),
+            Self::Address(_) => None,
+        }
+    }
+}
+
 /// What somebody wants to do.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// The user; `None` for somebody who registers.
-    pub user_id: Option<OwnedUserId>,
+    /// Who wants it.
+    pub owner: Owner,
     /// The endpoint, with what its path names.
     pub name: String,
     /// The hash of all parameters that matter.
@@ -42,7 +64,7 @@ impl Operation {
     /// Something a user wants to do who proves it with the password.
     pub fn with_password(user_id: &UserId, name: impl Into<String>, body: &[&[u8]]) -> Self {
         Self {
-            user_id: Some(user_id.to_owned()),
+            owner: Owner::User(user_id.to_owned()),
             name: name.into(),
             body: secret::hash_parts(body),
             flows: vec![vec![AuthType::Password]],
@@ -72,19 +94,62 @@ struct Parts {
 
 #[derive(Default)]
 struct Sessions {
-    by_id: HashMap<String, Session>,
+    next: u64,
     /// The oldest first; each lives equally long.
-    ages: VecDeque<(Duration, String)>,
+    by_age: BTreeMap<u64, Session>,
+    by_id: HashMap<String, u64>,
+    by_owner: HashMap<Owner, BTreeSet<u64>>,
 }
 
 #[derive(Clone, Debug)]
 struct Session {
-    user_id: Option<OwnedUserId>,
-    name: String,
+    id: String,
+    ends: Duration,
+    owner: Owner,
+    /// The hash of the operation's name.
+    name: [u8; 32],
     body: [u8; 32],
     failures: usize,
     completed: Vec<AuthType>,
     proof: Proof,
+}
+
+impl Sessions {
+    fn get_mut(&mut self, id: &str) -> Option<&mut Session> {
+        self.by_age.get_mut(self.by_id.get(id)?)
+    }
+
+    /// Adds a session; the owner's oldest makes room, or the oldest of all.
+    fn add(&mut self, session: Session) {
+        let age = self.next;
+        self.next += 1;
+        let of_owner = self.by_owner.entry(session.owner.clone()).or_default();
+        let crowded = of_owner.len() >= SESSIONS_OF_OWNER_MAX;
+        let oldest = of_owner.first().copied().filter(|_| crowded);
+        of_owner.insert(age);
+        self.by_id.insert(session.id.clone(), age);
+        self.by_age.insert(age, session);
+        if let Some(oldest) = oldest {
+            self.remove(oldest);
+        }
+        while self.by_age.len() > SESSIONS_MAX
+            && let Some((&oldest, _)) = self.by_age.first_key_value()
+        {
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, age: u64) -> Option<Session> {
+        let session = self.by_age.remove(&age)?;
+        self.by_id.remove(&session.id);
+        if let Some(of_owner) = self.by_owner.get_mut(&session.owner) {
+            of_owner.remove(&age);
+            if of_owner.is_empty() {
+                self.by_owner.remove(&session.owner);
+            }
+        }
+        Some(session)
+    }
 }
 
 /// How an answer to a stage turned out.
@@ -152,7 +217,7 @@ impl Uiaa {
                 let UserIdentifier::Matrix(identifier) = &answer.identifier else {
                     return Ok(Answer::Wrong("The user is not known by this identifier"));
                 };
-                let user_id = operation.user_id.as_deref();
+                let user_id = operation.owner.user_id();
                 let named = self.0.login.parse(&identifier.user);
                 let Some(user_id) = user_id.filter(|user_id| named.as_deref() == Some(*user_id))
                 else {
@@ -181,12 +246,14 @@ impl Uiaa {
     /// Joins a session. `false`: there is none of this name (any more).
     fn join(&self, operation: &Operation, id: &str) -> Result<bool, ApiError> {
         let mut sessions = self.sessions();
-        let Some(session) = sessions.by_id.get_mut(id) else { return Ok(false) };
-        if session.user_id != operation.user_id || session.name != operation.name {
+        let Some(session) = sessions.get_mut(id) else { return Ok(false) };
+        let (owner, name) = (&session.owner, hash_of(&operation.name));
+        // Somebody who registers may come from another address by now.
+        if owner.user_id() != operation.owner.user_id() || session.name != name {
             return Err(ApiError::forbidden("The session was begun for something else"));
         }
         if session.body != operation.body {
-            if session.user_id.is_some() || !session.completed.is_empty() {
+            if session.owner.user_id().is_some() || !session.completed.is_empty() {
                 return Err(ApiError::forbidden("The request is not the one that was begun"));
             }
             session.body = operation.body;
@@ -200,28 +267,22 @@ impl Uiaa {
     fn begin(&self, operation: &Operation) -> String {
         let id = secret::Token::new("").into_string();
         let session = Session {
-            user_id: operation.user_id.clone(),
-            name: operation.name.clone(),
+            id: id.clone(),
+            ends: self.0.clock.monotonic() + self.0.lifetime,
+            owner: operation.owner.clone(),
+            name: hash_of(&operation.name),
             body: operation.body,
             failures: 0,
             completed: Vec::new(),
             proof: Proof::default(),
         };
-        let ends = self.0.clock.monotonic() + self.0.lifetime;
-        let mut sessions = self.sessions();
-        sessions.ages.push_back((ends, id.clone()));
-        sessions.by_id.insert(id.clone(), session);
-        if sessions.ages.len() > SESSIONS_MAX
-            && let Some((_, oldest)) = sessions.ages.pop_front()
-        {
-            sessions.by_id.remove(&oldest);
-        }
+        self.sessions().add(session);
         id
     }
 
     fn completed(&self, id: &str) -> Vec<AuthType> {
-        let sessions = self.sessions();
-        sessions.by_id.get(id).map(|session| session.completed.clone()).unwrap_or_default()
+        let mut sessions = self.sessions();
+        sessions.get_mut(id).map(|session| session.completed.clone()).unwrap_or_default()
     }
 
     /// Notes a completed stage; ends the session when a flow is complete.
@@ -234,7 +295,7 @@ impl Uiaa {
     ) -> Result<Proof, ApiError> {
         let mut sessions = self.sessions();
         // Of two right answers at once, one ends the session and the other finds it gone.
-        let Some(session) = sessions.by_id.get_mut(id) else {
+        let Some(session) = sessions.get_mut(id) else {
             drop(sessions);
             return Err(challenge(operation, &self.begin(operation), &[]));
         };
@@ -250,14 +311,15 @@ impl Uiaa {
         let is_complete =
             |flow: &Vec<AuthType>| flow.iter().all(|stage| session.completed.contains(stage));
         if operation.flows.iter().any(is_complete) {
-            let session = sessions.by_id.remove(id);
+            let age = sessions.by_id.get(id).copied();
+            let session = age.and_then(|age| sessions.remove(age));
             return Ok(session.map(|session| session.proof).unwrap_or_default());
         }
         Err(challenge(operation, id, &session.completed))
     }
 
     fn count_failure(&self, id: &str) {
-        if let Some(session) = self.sessions().by_id.get_mut(id) {
+        if let Some(session) = self.sessions().get_mut(id) {
             session.failures += 1;
         }
     }
@@ -267,13 +329,18 @@ impl Uiaa {
         // A poisoned map is whole: no step between two of its changes can panic.
         let mut sessions = self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.0.clock.monotonic();
-        while sessions.ages.front().is_some_and(|(ends, _)| *ends <= now) {
-            if let Some((_, id)) = sessions.ages.pop_front() {
-                sessions.by_id.remove(&id);
-            }
+        while let Some((&oldest, session)) = sessions.by_age.first_key_value()
+            && session.ends <= now
+        {
+            sessions.remove(oldest);
         }
         sessions
     }
+}
+
+/// The hash of an operation's name, which holds what the client wrote in the path.
+fn hash_of(name: &str) -> [u8; 32] {
+    secret::hash(name.as_bytes())
 }
 
 /// 401 with the flows, as the specification has it: without an errcode.

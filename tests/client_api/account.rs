@@ -130,6 +130,21 @@ async fn t71_registrations_are_limited() {
 }
 
 #[tokio::test]
+async fn t71_steps_of_a_registration_are_limited() {
+    let server = TestServer::with(|config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.registration_steps = RateLimit::new(0.01, 2);
+    })
+    .await;
+    let begin = || server.post("v3/register", json!({})).send();
+    assert_eq!(begin().await.status, 401);
+    let available = || server.get("v3/register/available?username=alice").send();
+    available().await.ok();
+    assert_eq!(begin().await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    assert_eq!(available().await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+}
+
+#[tokio::test]
 async fn whoami_names_user_and_device() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use causerie::{config::RateLimit, http::ClientAddress, storage::topic};
+use causerie::{config::RateLimit, http::ClientAddress, storage::topic, users::Liveness};
 use serde_json::{Value, json};
 
 use crate::harness::{PASSWORD, TestServer, TestUser, login_body, password_stage};
@@ -46,6 +46,20 @@ async fn two_sessions(server: &TestServer) -> (TestUser, TestUser) {
         assert_eq!(server.outcome_of(&user.token).await.0, 200);
     }
     (first, second)
+}
+
+#[tokio::test]
+async fn a_logout_is_done_to_its_end_though_the_client_hangs_up() {
+    let server = TestServer::new().await;
+    let (first, second) = two_sessions(&server).await;
+    server.post("v3/logout", json!({})).token(&first.token).hang_up();
+    let ended = async {
+        while server.outcome_of(&first.token).await.0 != 401 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("the session ends");
+    assert_eq!(server.outcome_of(&second.token).await.0, 200);
 }
 
 async fn confirmed(
@@ -131,10 +145,10 @@ async fn t67_whoever_waits_with_a_session_is_woken_when_it_ends() {
         topic::user(topic::USER_SESSIONS, server.server.rooms.interner().user(&first.user_id));
     let (store, after) = (server.server.store.clone(), server.server.store.position());
     let poll = tokio::spawn(async move { store.watch(&[topic], after).await });
-    assert!(server.server.users.is_alive(&waiting).await.unwrap());
+    assert_eq!(server.server.users.liveness(&waiting).await.unwrap(), Liveness::Alive);
     server.post("v3/logout/all", json!({})).token(&first.token).send().await.ok();
     tokio::time::timeout(Duration::from_secs(1), poll).await.unwrap().unwrap();
-    assert!(!server.server.users.is_alive(&waiting).await.unwrap());
+    assert_eq!(server.server.users.liveness(&waiting).await.unwrap(), Liveness::Ended);
 }
 
 #[tokio::test]
@@ -187,6 +201,22 @@ async fn t71_wrong_passwords_are_limited() {
         assert_eq!(server.try_login("alice", "wrong").await.outcome(), (403, "M_FORBIDDEN"));
     }
     assert_eq!(server.try_login("alice", PASSWORD).await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+}
+
+#[tokio::test]
+async fn t71_wrong_passwords_at_once_are_limited_too() {
+    let server = TestServer::with(|config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.login_by_address = RateLimit::new(100.0, 100);
+        config.rate_limits.login_by_account = RateLimit::new(100.0, 100);
+    })
+    .await;
+    server.register("alice").await;
+    let guesses = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", PASSWORD];
+    let guesses = guesses.map(|password| server.try_login("alice", password));
+    let answers = futures::future::join_all(guesses).await;
+    let last = answers.last().unwrap();
+    assert_eq!(last.outcome(), (429, "M_LIMIT_EXCEEDED"), "{}", last.body);
 }
 
 #[tokio::test]
@@ -245,6 +275,25 @@ async fn t72_an_expired_token_is_refreshed() {
     let third = refresh(&server, &second).await.ok();
     assert_eq!(server.outcome_of(third["access_token"].as_str().unwrap()).await.0, 200);
     assert_eq!(server.outcome_of(second["access_token"].as_str().unwrap()).await.0, 401);
+}
+
+#[tokio::test]
+async fn t72_a_long_poll_whose_token_expires_ends_softly() {
+    let server = TestServer::new().await;
+    let session = refreshable(&server).await;
+    let token = session["access_token"].as_str().unwrap();
+    let since = server.get("v3/sync").token(token).send().await.ok();
+    let since = since["next_batch"].as_str().unwrap();
+    let poll = server.get(&format!("v3/sync?since={since}&timeout=20000")).token(token).send();
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.pass(7 * 24 * 3_600);
+        let other = server.login("alice").await;
+        server.post("v3/logout", json!({})).token(&other.token).send().await.ok();
+    };
+    let (answer, ()) = tokio::join!(poll, later);
+    assert_eq!(answer.outcome(), (401, "M_UNKNOWN_TOKEN"));
+    assert_eq!(answer.body["soft_logout"], json!(true));
 }
 
 #[tokio::test]

@@ -288,7 +288,7 @@ impl Gathered<'_> {
                 older.push(event);
             }
             match page["end"].as_str() {
-                Some(end) => from = end.to_owned(),
+                Some(end) => end.clone_into(&mut from),
                 None => break,
             }
         }

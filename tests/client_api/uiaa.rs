@@ -72,6 +72,28 @@ async fn t69_a_session_belongs_to_one_operation_and_one_body() {
 }
 
 #[tokio::test]
+async fn nobody_drops_the_sessions_of_others() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let session = begin(&server, &alice, &["A"]).await;
+    let first = begin(&server, &bob, &["A"]).await;
+    for number in 0..20 {
+        begin(&server, &bob, &["A", &number.to_string()]).await;
+        let answer = server.post("v3/register", json!({})).send().await;
+        assert_eq!(answer.outcome(), (401, ""));
+    }
+    let auth = password_stage("alice", PASSWORD, &session);
+    delete_devices(&server, &alice, &["A"], Some(auth)).await.ok();
+    let auth = password_stage("bob", PASSWORD, &first);
+    assert_eq!(delete_devices(&server, &bob, &["A"], Some(auth)).await.outcome(), (401, ""));
+    let long = "x".repeat(256);
+    let answer = delete_devices(&server, &bob, &[&long], None).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+    let answer = server.delete(&format!("v3/devices/{long}")).token(&bob.token).send().await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+}
+
+#[tokio::test]
 async fn t69_a_session_is_good_once_and_for_a_while() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;

@@ -19,6 +19,7 @@ use causerie::{
     storage::schema::FAMILIES,
     time::Clock,
 };
+use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kv::Store;
@@ -111,16 +112,28 @@ impl Call<'_> {
 
     /// Sends it.
     pub(crate) async fn send(self) -> Answer {
+        let app = self.server.app.clone();
+        let response = app.answer(self.into_request()).await;
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// Sends it and hangs up as soon as the server has to wait for something.
+    pub(crate) fn hang_up(self) {
+        let app = self.server.app.clone();
+        let answer = app.answer(self.into_request()).now_or_never();
+        assert!(answer.is_none(), "the answer was there at once");
+    }
+
+    fn into_request(self) -> Request<Body> {
         let mut request = Request::new(Body::from(self.body.unwrap_or_default()));
         *request.method_mut() = self.method;
         *request.uri_mut() = self.path.parse().unwrap();
         *request.headers_mut() = self.headers;
         request.extensions_mut().insert(Peer::Tcp(self.peer));
-        let response = self.server.app.clone().answer(request).await;
-        let (head, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: head.status, headers: head.headers, body }
+        request
     }
 }
 
