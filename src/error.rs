@@ -54,8 +54,6 @@ codes! {
     not_found = NOT_FOUND "M_NOT_FOUND";
     /// The request has no access token.
     missing_token = UNAUTHORIZED "M_MISSING_TOKEN";
-    /// Another server did not authenticate itself.
-    unauthorized = UNAUTHORIZED "M_UNAUTHORIZED";
     /// No such endpoint.
     unrecognized = NOT_FOUND "M_UNRECOGNIZED";
     /// The endpoint exists, the method does not.
@@ -66,8 +64,6 @@ codes! {
     user_in_use = BAD_REQUEST "M_USER_IN_USE";
     /// The user name breaks the rules of names.
     invalid_username = BAD_REQUEST "M_INVALID_USERNAME";
-    /// The name belongs to an application service.
-    exclusive = BAD_REQUEST "M_EXCLUSIVE";
     /// The alias is taken.
     room_in_use = BAD_REQUEST "M_ROOM_IN_USE";
     /// The initial state of a new room is refused.
@@ -84,8 +80,6 @@ codes! {
     user_deactivated = FORBIDDEN "M_USER_DEACTIVATED";
     /// Guests may not do this.
     guest_access_forbidden = FORBIDDEN "M_GUEST_ACCESS_FORBIDDEN";
-    /// The user is in more than one session that must be unique, or a value was set twice.
-    duplicate_annotation = BAD_REQUEST "M_DUPLICATE_ANNOTATION";
     /// A profile is larger than allowed.
     profile_too_large = BAD_REQUEST "M_PROFILE_TOO_LARGE";
     /// The name of a profile field is longer than allowed.
@@ -94,8 +88,6 @@ codes! {
     unknown = BAD_REQUEST "M_UNKNOWN";
     /// A content type that the endpoint does not take.
     unsupported_media_type = UNSUPPORTED_MEDIA_TYPE "M_UNKNOWN";
-    /// Another server did not answer as it must.
-    bad_gateway = BAD_GATEWAY "M_UNKNOWN";
 }
 
 impl ApiError {

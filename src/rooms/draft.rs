@@ -169,11 +169,6 @@ impl<'a> Draft<'a> {
         Levels::new(create.pdu.clone(), levels, &self.room.rules)
     }
 
-    /// Whether a user is a creator of the room.
-    pub(super) fn is_creator(&self, user_id: &str) -> bool {
-        self.levels().is_ok_and(|levels| levels.is_creator(user_id))
-    }
-
     /// A user's membership by the current state.
     pub(super) fn membership(&self, user_id: &str) -> Result<Membership, ApiError> {
         let member = self.current("m.room.member", user_id)?;

@@ -45,7 +45,8 @@ pub(super) fn check_in_room(draft: &Draft<'_>, event: &NewEvent) -> Result<(), A
     if privileged && event.event_type == TimelineEventType::RoomPowerLevels {
         let content = object(event)?;
         let users = content.get("users").and_then(Value::as_object);
-        if users.is_some_and(|users| users.keys().any(|user| draft.is_creator(user))) {
+        let levels = draft.levels()?;
+        if users.is_some_and(|users| users.keys().any(|user| levels.is_creator(user))) {
             return Err(ApiError::bad_json("A creator of the room has no place in `users`"));
         }
     }
