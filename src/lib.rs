@@ -32,6 +32,9 @@ pub mod rooms;
 // What this server is to other servers: its keys.
 pub mod federation;
 
+// The requests that the server makes itself.
+pub mod egress;
+
 // All tables as typed constants, the rows in them, and what wakes a reader.
 pub mod storage;
 
@@ -49,6 +52,9 @@ pub mod error;
 
 // The clock.
 pub mod time;
+
+// Work in the background.
+pub mod tasks;
 
 // The numbers that stand for rooms, events and users inside the server.
 pub mod id;

@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use crate::{
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
+    egress::Egress,
     ephemeral::{Receipts, Typing},
     error::ApiError,
     federation::server_keys,
@@ -24,6 +25,7 @@ use crate::{
         schema::FAMILIES,
     },
     sync::Sync,
+    tasks::Tasks,
     telemetry::metrics::{self, Metrics},
     time::Clock,
     users::Users,
@@ -47,6 +49,9 @@ pub enum StartError {
     /// Something that is read at the start cannot be read.
     #[error(transparent)]
     Read(#[from] ApiError),
+    /// The client for requests of the server's own cannot be made.
+    #[error("the client for outgoing requests cannot be made")]
+    Egress(#[source] reqwest::Error),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -70,6 +75,7 @@ pub struct Server {
     pub sync: Sync,
     client: Arc<ClientApi>,
     federation: Arc<FederationApi>,
+    tasks: Tasks,
 }
 
 /// Opens the store that the configuration names.
@@ -94,6 +100,7 @@ impl Server {
         let identity = identity::open(&store, name).await?;
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
+        let egress = Egress::new(&config.egress).map_err(StartError::Egress)?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
             interner,
@@ -113,9 +120,11 @@ impl Server {
             typing,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
+            egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        Ok(Self { config, store, rooms, users, sync, client, federation })
+        let tasks = Tasks::default();
+        Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
     }
 
     /// The requests that a listener answers.
@@ -172,6 +181,7 @@ impl Server {
         stopped(stop).await;
         self.sync.stop();
         tasks.join_all().await;
+        self.tasks.stop().await;
         if let Err(error) = self.store.close() {
             tracing::error!(%error, "the store was not closed cleanly; nothing acknowledged is lost");
         }

@@ -38,6 +38,7 @@ use std::sync::Arc;
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
+    egress::Egress,
     ephemeral::{Receipts, Typing},
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
@@ -63,6 +64,8 @@ pub struct ClientApi {
     pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
+    /// The server's own requests.
+    pub egress: Egress,
 }
 
 impl Authenticator for ClientApi {

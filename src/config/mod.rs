@@ -7,6 +7,7 @@
 //! operators; a test in `example.rs` compares the two.
 
 mod database;
+mod egress;
 mod error;
 mod limits;
 mod load;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     database::DatabaseConfig,
+    egress::EgressConfig,
     error::ConfigError,
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
@@ -51,6 +53,9 @@ pub struct Config {
     /// Where data is kept.
     #[serde(default)]
     pub database: DatabaseConfig,
+    /// Where the server's own requests may go.
+    #[serde(default)]
+    pub egress: EgressConfig,
     /// Who may make an account.
     #[serde(default)]
     pub registration: RegistrationConfig,
@@ -77,6 +82,7 @@ impl Config {
         Self {
             server: ServerConfig::for_server(name),
             database: DatabaseConfig::default(),
+            egress: EgressConfig::default(),
             registration: RegistrationConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
