@@ -166,6 +166,6 @@ fn last_positions(reader: &Reader<'_>, room: RoomNid) -> Result<RoomPositions, k
     Ok(RoomPositions {
         events: event.map_or(Position::ZERO, |(key, _)| key.position.position),
         receipts: receipt.map_or(Position::ZERO, |(key, _)| key.position),
-        typing: Position::ZERO,
+        ..RoomPositions::default()
     })
 }

@@ -30,6 +30,8 @@ pub(crate) struct RoomPositions {
     pub(crate) receipts: Position,
     /// Typing; zero until somebody types.
     pub(crate) typing: Position,
+    /// The presence of members; no part of what makes a room news.
+    pub(crate) presence: Position,
 }
 
 impl RoomPositions {
@@ -60,6 +62,8 @@ pub(crate) struct News {
     pub(crate) rooms: Vec<(RoomNid, RoomPositions)>,
     /// Whether account data changed.
     pub(crate) account_data: bool,
+    /// Whether the presence of somebody in a joined room may have changed.
+    pub(crate) presence: bool,
 }
 
 /// The answer to a look into the table.
@@ -122,7 +126,10 @@ impl RoomTable {
         self.now = self.now.max(commit.last);
         for topic in commit.topics.iter() {
             match topic.space {
-                topic::ROOM_EVENTS | topic::ROOM_RECEIPTS | topic::ROOM_TYPING => {
+                topic::ROOM_EVENTS
+                | topic::ROOM_RECEIPTS
+                | topic::ROOM_TYPING
+                | topic::ROOM_PRESENCE => {
                     self.touch_room(topic.space, RoomNid(topic.id));
                 }
                 topic::USER_MEMBERSHIPS
@@ -140,6 +147,7 @@ impl RoomTable {
         match space {
             topic::ROOM_EVENTS => slot.positions.events = self.now,
             topic::ROOM_RECEIPTS => slot.positions.receipts = self.now,
+            topic::ROOM_PRESENCE => slot.positions.presence = self.now,
             _ => slot.positions.typing = self.now,
         }
         for &user in &slot.watchers {
@@ -175,10 +183,9 @@ impl RoomTable {
         if since != Position::ZERO && *user.changed.borrow() <= since {
             return Some(Look::Nothing(now));
         }
-        let mut rooms: Vec<_> = user
-            .joined
-            .iter()
-            .map(|&room| &self.rooms[room as usize])
+        let joined = || user.joined.iter().map(|&room| &self.rooms[room as usize]);
+        let presence = joined().any(|room| room.positions.presence > since);
+        let mut rooms: Vec<_> = joined()
             .filter(|room| room.positions.last() > since)
             .map(|room| (room.nid, room.positions))
             .collect();
@@ -188,6 +195,7 @@ impl RoomTable {
             memberships: user.memberships.clone(),
             rooms,
             account_data: user.account_data_changed > since,
+            presence,
         }))
     }
 
@@ -241,7 +249,7 @@ impl RoomTable {
     fn room_slot(&mut self, nid: RoomNid, positions: Option<RoomPositions>) -> u32 {
         *self.rooms_by_nid.entry(nid).or_insert_with(|| {
             let unknown =
-                RoomPositions { events: self.now, receipts: self.now, typing: Position::ZERO };
+                RoomPositions { events: self.now, receipts: self.now, ..RoomPositions::default() };
             let positions = positions.unwrap_or(unknown);
             self.rooms.push(RoomSlot { nid, positions, watchers: Vec::new() });
             u32::try_from(self.rooms.len() - 1).expect("there are fewer rooms than 2^32")

@@ -26,7 +26,7 @@ fn loaded(position: u64, rooms: &[(RoomNid, Membership)]) -> Loaded {
         was_joined: true,
         forgotten: false,
     };
-    let positions = RoomPositions { events: at(3), receipts: at(2), typing: Position::ZERO };
+    let positions = RoomPositions { events: at(3), receipts: at(2), ..RoomPositions::default() };
     Loaded {
         at: at(position),
         memberships: rooms.iter().map(|&(room, membership)| (room, row(membership))).collect(),
