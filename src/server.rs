@@ -17,7 +17,9 @@ use crate::{
     error::ApiError,
     federation::server_keys,
     federation_api::{self, FederationApi},
-    http::{App, AppSettings, ListenError, Listener, ListenerSettings, TlsFiles, TrustedProxies},
+    http::{
+        App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
+    },
     id::Interner,
     rooms::{self, Rooms},
     storage::{
@@ -155,6 +157,11 @@ impl Server {
             trusted_proxies: TrustedProxies(proxies),
         };
         App::new(router, app_settings)
+    }
+
+    /// Every method and path of the client-server API.
+    pub fn client_routes(&self) -> Vec<Route> {
+        client_api::routes(self.client.clone()).list().to_vec()
     }
 
     /// Serves on all listeners until `stop` becomes true; then long polls are answered, running

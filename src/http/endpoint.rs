@@ -39,6 +39,7 @@ pub struct Options {
     body_bytes_max: usize,
     body_idle_max: Duration,
     more_paths: &'static [&'static str],
+    omits_nulls: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,7 @@ impl Options {
         body_bytes_max: BODY_BYTES_MAX,
         body_idle_max: BODY_IDLE_MAX,
         more_paths: &[],
+        omits_nulls: false,
     };
 
     /// The body is the content of an event: stricter JSON.
@@ -74,6 +76,14 @@ impl Options {
     #[must_use]
     pub const fn body_bytes_max(mut self, bytes: usize) -> Self {
         self.body_bytes_max = bytes;
+        self
+    }
+
+    /// Fields of the answer that are null are left out: ruma writes some that the specification has
+    /// as strings or not at all.
+    #[must_use]
+    pub const fn omit_nulls(mut self) -> Self {
+        self.omits_nulls = true;
         self
     }
 
@@ -146,7 +156,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
     {
         self.add_rendered(options, move |state, auth: A, request: R| {
             let answer = handler(state, auth, request);
-            async move { render(answer.await?) }
+            async move { render(answer.await?, options.omits_nulls) }
         })
     }
 

@@ -18,6 +18,7 @@ mod presence;
 mod profile;
 mod push;
 mod rooms;
+mod routes;
 mod session;
 mod sync;
 mod sync_flows;

@@ -4,7 +4,7 @@
 //! how a server is put together.
 
 mod client;
-mod record;
+pub(crate) mod record;
 
 use std::{
     net::IpAddr,
