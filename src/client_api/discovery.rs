@@ -34,7 +34,13 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 2] = ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+const UNSTABLE_FEATURES: [&str; 5] = [
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+    "org.matrix.msc3030",
+    "org.matrix.msc3981",
+    "com.beeper.msc4169",
+];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>

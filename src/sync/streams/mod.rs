@@ -108,8 +108,9 @@ impl Step<'_> {
         &self,
         viewer: &mut Viewer,
         event: &StoredEvent,
+        form: &Form,
     ) -> Result<ClientEvent, ApiError> {
-        client_event(self.reader, viewer, event, &self.form)
+        self.filter.fields.pick(client_event(self.reader, viewer, event, form)?)
     }
 
     /// An event of a list of state in its form for the client.
@@ -118,7 +119,8 @@ impl Step<'_> {
         viewer: &mut Viewer,
         event: &StoredEvent,
     ) -> Result<ClientEvent, ApiError> {
-        client_event(self.reader, viewer, event, &self.form.clone().of_state())
+        let event = client_event(self.reader, viewer, event, &self.form.clone().of_state())?;
+        self.filter.fields.pick(event)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     error::ApiError,
     rooms::{
         StoredEvent,
+        render::{Detail, Form},
         timeline::{PageRequest, PaginationToken, last_entry, page},
         visibility::Viewer,
     },
@@ -79,6 +80,9 @@ impl Window {
         step: &Step<'_>,
         viewer: &mut Viewer,
     ) -> Result<Vec<ClientEvent>, ApiError> {
-        self.events.iter().map(|(_, event)| step.render(viewer, event)).collect()
+        // Where nothing was left out the client sees the relations themselves.
+        let detail = if self.limited { Detail::Full } else { Detail::Unbundled };
+        let form = Form { detail, ..step.form.clone() };
+        self.events.iter().map(|(_, event)| step.render(viewer, event, &form)).collect()
     }
 }

@@ -1,0 +1,1 @@
+//! What relates to what, on the memory engine.
