@@ -21,6 +21,7 @@ pub mod rate;
 pub mod read_marker;
 pub mod read_routes;
 pub mod receipt;
+pub mod related;
 pub mod relations;
 pub mod room;
 pub mod routes;

@@ -7,6 +7,7 @@
 
 pub(super) mod bundle;
 pub(super) mod check;
+pub(super) mod damage;
 pub(super) mod index;
 pub mod page;
 

@@ -246,5 +246,8 @@ fn wanted(
     if admitted.is_none() && !filter.admits(&event) {
         return Ok(None);
     }
+    if !filter.admits_related(reader, room.nid, &event)? {
+        return Ok(None);
+    }
     Ok(viewer.may_see(reader, &event)?.then_some(event))
 }

@@ -454,3 +454,67 @@ async fn a_redaction_may_be_sent_like_any_event() {
     let versions = server.get("versions").send().await.ok();
     assert_eq!(versions["unstable_features"]["com.beeper.msc4169"], json!(true));
 }
+
+#[tokio::test]
+async fn a_filter_may_ask_for_what_is_related_to() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let mut events = Vec::new();
+    for body in ["plain", "thread", "his thread", "reaction"] {
+        events.push(alice.send(&room, body).await);
+    }
+    reply(&alice, &room, &events[1], "x").await;
+    reply(&bob, &room, &events[2], "x").await;
+    react(&bob, &room, &events[3], "x").await;
+    for (filter, expected) in [
+        (json!({ "related_by_rel_types": ["m.thread"] }), vec!["his thread", "thread"]),
+        (json!({ "related_by_senders": [bob.id()] }), vec!["reaction", "his thread"]),
+        (
+            json!({ "related_by_senders": [bob.id()], "related_by_rel_types": ["m.thread"] }),
+            vec!["his thread"],
+        ),
+        (json!({ "io.element.relation_types": ["m.annotation"] }), vec!["reaction"]),
+        (json!({ "related_by_rel_types": [] }), vec![]),
+    ] {
+        let filter = encode(&filter.to_string());
+        let query = format!("dir=b&limit=100&filter={filter}");
+        let page = alice.messages(&room, &query).await.ok();
+        assert_eq!(texts(&page["chunk"]), expected, "{query}");
+        let path = format!("v3/rooms/{room}/context/{}?limit=100&filter={filter}", events[0]);
+        let around = alice.get(&path).await.ok();
+        let mut after = texts(&around["events_after"]);
+        after.reverse();
+        assert_eq!(after, expected, "{path}");
+    }
+    for filter in [r#"{"related_by_senders":["x"]}"#, r#"{"related_by_rel_types":1}"#, "{"] {
+        let answer = alice.messages(&room, &format!("dir=b&filter={}", encode(filter))).await;
+        assert_eq!(answer.outcome().0, 400, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn a_sync_tells_the_fields_that_are_asked_for() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let room = alice.create_room(json!({ "name": "Lobby" })).await;
+    alice.send(&room, "hi").await;
+    let filter = json!({
+        "event_fields": ["type", "content.body", r"content.m\.federate"],
+        "room": { "timeline": { "limit": 1 } },
+    });
+    let stored = alice.post(&format!("v3/user/{}/filter", alice.id()), filter.clone()).await.ok();
+    for filter in [encode(&filter.to_string()), text(&stored["filter_id"])] {
+        let told = alice.sync_with(None, &format!("filter={filter}")).await;
+        let joined = &told["rooms"]["join"][&room];
+        let message = json!({ "type": "m.room.message", "content": { "body": "hi" } });
+        assert_eq!(joined["timeline"]["events"], json!([message]));
+        let state = joined["state"]["events"].as_array().unwrap();
+        assert!(state.contains(&json!({ "type": "m.room.name" })), "{state:?}");
+    }
+    let many = vec!["a"; 1_000];
+    let filter = encode(&json!({ "event_fields": many }).to_string());
+    let answer = alice.get(&format!("v3/sync?filter={filter}")).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+}

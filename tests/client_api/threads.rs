@@ -201,4 +201,8 @@ async fn many_replies_at_once_are_all_counted() {
     assert_eq!(listed.len(), sent.len());
     assert_eq!(thread["latest_event"]["event_id"], json!(listed[0]));
     assert_eq!(ids(&threads(&alice, &room, "").await["chunk"]), [root]);
+    let redactions = sent.iter().step_by(2).map(|reply| alice.try_redact(&room, reply));
+    futures::future::join_all(redactions).await;
+    assert_eq!(ids(&alice.get(&path).await.ok()["chunk"]).len(), 20);
+    assert_eq!(server.server.rooms.check().unwrap().damages, Vec::<String>::new());
 }

@@ -192,8 +192,6 @@ fn remove(
                 let next = reply_before(draft, target, relation)?;
                 move_thread(draft, relation, (Some(row.latest), next.map(|(at, _)| at)), commit);
                 (row.latest, row.latest_event) = next.unwrap_or_default();
-                // Nothing is left, whatever was counted.
-                row.replies = next.map_or(0, |_| row.replies.max(1));
             }
         }
         RelationKind::Reference => row.references = row.references.saturating_sub(1),

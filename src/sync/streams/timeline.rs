@@ -9,7 +9,6 @@ use crate::{
     error::ApiError,
     rooms::{
         StoredEvent,
-        render::{Detail, Form},
         timeline::{PageRequest, PaginationToken, last_entry, page},
         visibility::Viewer,
     },
@@ -80,9 +79,6 @@ impl Window {
         step: &Step<'_>,
         viewer: &mut Viewer,
     ) -> Result<Vec<ClientEvent>, ApiError> {
-        // Where nothing was left out the client sees the relations themselves.
-        let detail = if self.limited { Detail::Full } else { Detail::Unbundled };
-        let form = Form { detail, ..step.form.clone() };
-        self.events.iter().map(|(_, event)| step.render(viewer, event, &form)).collect()
+        self.events.iter().map(|(_, event)| step.render(viewer, event, self.limited)).collect()
     }
 }
