@@ -2,9 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
-use super::{
-    ClientApi, context, membership, message, relations, room, state, threads, timestamp,
-};
+use super::{ClientApi, context, membership, message, relations, room, state, threads, timestamp};
 use crate::{
     http::{Options, Requester, Routes},
     rooms::history::Asker,

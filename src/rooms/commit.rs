@@ -16,20 +16,17 @@ use super::{
     relations::index::RelationCommit,
     state::{self, StateWrite},
 };
-use crate::{
-    storage::{
-        rows::{
-            EventBytes, HeadRow, Membership, MembershipRow, StateKeyName, TimelineEntry,
-            TimelinePosition, rooms::RoomInfo,
-        },
-        schema::rooms::{
-            EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
-            MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_HEADS, ROOMS,
-            STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS,
-            TimelineKey, TransactionKey,
-        },
-        topic,
+use crate::storage::{
+    rows::{
+        EventBytes, HeadRow, Membership, MembershipRow, StateKeyName, TimelineEntry,
+        TimelinePosition, rooms::RoomInfo,
     },
+    schema::rooms::{
+        EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
+        MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_HEADS, ROOMS,
+        STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey, TransactionKey,
+    },
+    topic,
 };
 
 /// What is written of one room at once.

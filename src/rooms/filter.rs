@@ -17,8 +17,8 @@ use ruma::{
     api::client::filter::{Filter as PlainFilter, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 
-pub use self::related::RelatedBy;
 use self::related::Related;
+pub use self::related::RelatedBy;
 use super::StoredEvent;
 use crate::{
     error::ApiError,

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kv::{Direction, Reader};
 use ruma::{CanonicalJsonObject, signatures::reference_hash};
 
-use super::{
-    Room, Rooms, event::event_id_of_hash, relations::damage::check_relations, state,
-};
+use super::{Room, Rooms, event::event_id_of_hash, relations::damage::check_relations, state};
 use crate::{
     error::ApiError,
     id::{EventNid, RoomNid, StateKeyNid},

@@ -86,7 +86,12 @@ async fn join(rooms: &Rooms, room: &Room, user: OwnedUserId) -> Result<(), ApiEr
     rooms.join(room, Change::own(user, MemberProfile::default(), None)).await
 }
 
-pub(super) async fn current(rooms: &Rooms, room: &Room, kind: &str, key: &str) -> Option<Arc<StoredEvent>> {
+pub(super) async fn current(
+    rooms: &Rooms,
+    room: &Room,
+    kind: &str,
+    key: &str,
+) -> Option<Arc<StoredEvent>> {
     let (kind, key) = (kind.to_owned(), key.to_owned());
     rooms.write(room, move |draft| draft.current(&kind, &key)).await.unwrap()
 }

@@ -90,10 +90,8 @@ fn read_threads(
     loop {
         let count = (request.limit - chunk.len() + 1).max(BATCH_MIN);
         let key = |latest| ThreadKey { room: room.nid, latest };
-        let range = THREADS.range(
-            Bound::Included(&key(TimelinePosition::START)),
-            from.upper().map(key).as_ref(),
-        );
+        let range = THREADS
+            .range(Bound::Included(&key(TimelinePosition::START)), from.upper().map(key).as_ref());
         let rows = reader.scan(&THREADS, &range, Direction::Backward, count)?;
         let is_last = rows.len() < count;
         for (key, row) in rows {
@@ -147,7 +145,6 @@ fn redacted(room: &Room, event: &StoredEvent) -> Result<Arc<StoredEvent>, ApiErr
     redact_in_place(&mut object, &rules.redaction, None).map_err(ApiError::internal)?;
     let json = serde_json::to_string(&object).map_err(ApiError::internal)?.into_boxed_str();
     let event_id = event.pdu.event_id().to_owned();
-    let pdu =
-        Pdu::parse(json, event_id, room.id.clone(), rules).map_err(ApiError::internal)?;
+    let pdu = Pdu::parse(json, event_id, room.id.clone(), rules).map_err(ApiError::internal)?;
     Ok(Arc::new(StoredEvent { pdu, ..event.clone() }))
 }

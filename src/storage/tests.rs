@@ -23,9 +23,10 @@ use super::{
     schema::{
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         rooms::{
-            AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey, MembershipKey,
-            OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey, StateKeyKey,
-            StateLogKey, StateVersionKey, ThreadKey, ThreadSenderKey, TimelineKey, TransactionKey,
+            AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey,
+            MembershipKey, OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey,
+            StateKeyKey, StateLogKey, StateVersionKey, ThreadKey, ThreadSenderKey, TimelineKey,
+            TransactionKey,
         },
         server::{IdentityRow, SigningKeyRow},
         users::{

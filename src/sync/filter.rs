@@ -7,7 +7,11 @@ use ruma::{
     api::client::filter::{EventFormat, FilterDefinition, RoomEventFilter},
 };
 
-use crate::{error::ApiError, id::Interner, rooms::{fields::Fields, filter::Filter}};
+use crate::{
+    error::ApiError,
+    id::Interner,
+    rooms::{fields::Fields, filter::Filter},
+};
 
 /// Events of a timeline when the client does not say how many.
 const TIMELINE_LIMIT: usize = 10;

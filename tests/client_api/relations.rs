@@ -130,7 +130,8 @@ async fn only_what_exists_and_is_visible_has_relations() {
         assert_eq!(answer.outcome().0, 400, "{rest}");
     }
     // A rich reply is none.
-    let content = json!({ "body": "re", "m.relates_to": { "m.in_reply_to": { "event_id": root } } });
+    let content =
+        json!({ "body": "re", "m.relates_to": { "m.in_reply_to": { "event_id": root } } });
     alice.try_send(&room, "m.room.message", content).await.ok();
     assert_eq!(texts(&related(&alice, &room, &root, "").await["chunk"]), ["one"]);
 }

@@ -48,9 +48,8 @@ async fn the_closest_event_in_a_direction_is_found() {
     let first = closest(&alice, &room, 0, "f").await.ok();
     let first = alice.event(&room, &text(&first["event_id"])).await.ok();
     assert_eq!(first["type"], json!("m.room.create"));
-    let unstable = format!(
-        "unstable/org.matrix.msc3030/rooms/{room}/timestamp_to_event?ts={start}&dir=f"
-    );
+    let unstable =
+        format!("unstable/org.matrix.msc3030/rooms/{room}/timestamp_to_event?ts={start}&dir=f");
     assert_eq!(alice.get(&unstable).await.ok()["event_id"], json!(sent[0]));
     for query in ["", "?ts=1", "?dir=f", "?ts=x&dir=f", "?ts=1&dir=x", "?ts=-1&dir=f"] {
         let answer = alice.get(&format!("v1/rooms/{room}/timestamp_to_event{query}")).await;

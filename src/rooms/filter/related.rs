@@ -60,9 +60,9 @@ impl Related {
         let rel_types: Option<HashSet<String>> =
             rel_types.as_ref().map(|list| list.iter().cloned().collect());
         let is_wanted = |kind: &RelationKind| {
-            rel_types.as_ref().is_none_or(|names| {
-                names.iter().any(|name| RelationKind::from_name(name) == *kind)
-            })
+            rel_types
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|name| RelationKind::from_name(name) == *kind))
         };
         let kinds = RelationKind::ALL.into_iter().filter(is_wanted).collect();
         Ok(Some(Self { senders, rel_types, kinds }))

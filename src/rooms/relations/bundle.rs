@@ -20,9 +20,7 @@ use crate::{
     },
     storage::{
         rows::{AggregationRow, EventFlags, RelationKind},
-        schema::rooms::{
-            AGGREGATIONS, AggregationKey, RELATIONS, THREAD_SENDERS, ThreadSenderKey,
-        },
+        schema::rooms::{AGGREGATIONS, AggregationKey, RELATIONS, THREAD_SENDERS, ThreadSenderKey},
     },
 };
 

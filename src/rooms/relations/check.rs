@@ -67,11 +67,7 @@ fn check_annotation(
             && annotation_key(draft.event(row.event)?.pdu.content().get()).as_ref() == Some(&key)
         {
             let message = "You have annotated the event so already";
-            return Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "M_DUPLICATE_ANNOTATION",
-                message,
-            ));
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "M_DUPLICATE_ANNOTATION", message));
         }
     }
     Ok(())

@@ -25,8 +25,8 @@ use crate::{
             AggregationRow, EventFlags, RelationKind, RelationRow, ThreadRow, TimelinePosition,
         },
         schema::rooms::{
-            AGGREGATIONS, AggregationKey, EVENT_RECORDS, EventKey, RELATIONS, RelationKey, THREADS,
-            THREAD_SENDERS, ThreadKey, ThreadSenderKey,
+            AGGREGATIONS, AggregationKey, EVENT_RECORDS, EventKey, RELATIONS, RelationKey,
+            THREAD_SENDERS, THREADS, ThreadKey, ThreadSenderKey,
         },
     },
 };
@@ -100,11 +100,10 @@ pub(in crate::rooms) fn decide(
 }
 
 /// Whether other events relate to one that is only arriving.
-pub(in crate::rooms) fn is_awaited(
-    draft: &Draft<'_>,
-    hash: &[u8; 32],
-) -> Result<bool, ApiError> {
-    Ok(draft.reader.contains(&AGGREGATIONS, &AggregationKey { room: draft.room.nid, parent: *hash })?)
+pub(in crate::rooms) fn is_awaited(draft: &Draft<'_>, hash: &[u8; 32]) -> Result<bool, ApiError> {
+    Ok(draft
+        .reader
+        .contains(&AGGREGATIONS, &AggregationKey { room: draft.room.nid, parent: *hash })?)
 }
 
 /// Edits that came before what they edit can be judged now.
@@ -200,8 +199,7 @@ fn remove(
                 && let Some(parent) = draft.event_by_id(&relation.event_id)?
             {
                 let is_other = |edit: &StoredEvent| Ok(edit.nid != target.nid);
-                let edit =
-                    newest_edit(draft.rooms, draft.reader, draft.room, &parent, is_other)?;
+                let edit = newest_edit(draft.rooms, draft.reader, draft.room, &parent, is_other)?;
                 row.edit = edit.map(|edit| edit.nid);
             }
         }
@@ -297,5 +295,5 @@ fn is_newer(
     known: Option<EventNid>,
 ) -> Result<bool, ApiError> {
     let Some(known) = known else { return Ok(true) };
-    Ok(super::age_of(edit) > super::age_of(&*draft.event(known)?))
+    Ok(super::age_of(edit) > super::age_of(&draft.event(known)?))
 }
