@@ -295,5 +295,6 @@ fn is_newer(
     known: Option<EventNid>,
 ) -> Result<bool, ApiError> {
     let Some(known) = known else { return Ok(true) };
-    Ok(super::age_of(edit) > super::age_of(&draft.event(known)?))
+    let known = draft.event(known)?;
+    Ok(super::age_of(edit) > super::age_of(&known))
 }
