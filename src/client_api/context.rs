@@ -9,6 +9,7 @@ use ruma::{api::client::context::get_context, assign, serde::Raw};
 use super::{
     ClientApi,
     read_routes::{asker, bounded},
+    related::WithRelated,
 };
 use crate::{
     error::ApiError,
@@ -23,13 +24,15 @@ use crate::{
 pub(super) async fn get_context(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: get_context::v3::Request,
+    request: WithRelated<get_context::v3::Request>,
 ) -> Result<get_context::v3::Response, ApiError> {
+    let WithRelated { request, related } = request;
     let request = ContextRequest {
         room_id: request.room_id,
         event_id: request.event_id,
         limit: bounded(request.limit, 0, app.config.limits.context_events_max),
         filter: request.filter,
+        related,
     };
     let context = history::context(&app.rooms, asker(auth), request).await?;
     Ok(assign!(get_context::v3::Response::new(), {

@@ -37,8 +37,14 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 3] =
-    ["org.matrix.msc3026.busy_presence", "uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+const UNSTABLE_FEATURES: &[&str] = &[
+    "com.beeper.msc4169",
+    "org.matrix.msc3026.busy_presence",
+    "org.matrix.msc3030",
+    "org.matrix.msc3981",
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>

@@ -14,6 +14,7 @@ use ruma::{
 use super::{
     ClientApi,
     read_routes::{asker, bounded},
+    related::WithRelated,
 };
 use crate::{
     error::ApiError,
@@ -28,8 +29,9 @@ use crate::{
 pub(super) async fn get_message_events(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: get_message_events::v3::Request,
+    request: WithRelated<get_message_events::v3::Request>,
 ) -> Result<get_message_events::v3::Response, ApiError> {
+    let WithRelated { request, related } = request;
     let request = MessagesRequest {
         room_id: request.room_id,
         from: request.from.as_deref().map(str::parse).transpose()?,
@@ -40,6 +42,7 @@ pub(super) async fn get_message_events(
         },
         limit: bounded(request.limit, 1, app.config.limits.messages_page_events_max),
         filter: request.filter,
+        related,
     };
     let page = history::messages(&app.rooms, asker(auth), request).await?;
     Ok(assign!(get_message_events::v3::Response::new(), {

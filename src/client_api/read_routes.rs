@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
-use super::{ClientApi, context, membership, message, room, state};
+use super::{ClientApi, context, membership, message, relations, room, state, threads, timestamp};
 use crate::{
     http::{Options, Requester, Routes},
     rooms::history::Asker,
@@ -29,6 +29,11 @@ pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(membership::joined_rooms)
         .add(message::get_message_events)
         .add(context::get_context)
+        .add(relations::get_relating_events)
+        .add(relations::get_relating_events_with_rel_type)
+        .add(relations::get_relating_events_with_rel_type_and_event_type)
+        .add(threads::get_threads)
+        .add(timestamp::get_event_by_timestamp)
 }
 
 /// Who reads, from who is logged in.

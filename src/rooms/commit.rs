@@ -13,23 +13,20 @@ use super::{
     event::StoredEvent,
     head::Head,
     redaction::RedactionCommit,
+    relations::index::RelationCommit,
     state::{self, StateWrite},
 };
-use crate::{
-    id::EventNid,
-    storage::{
-        rows::{
-            EventBytes, HeadRow, Membership, MembershipRow, RelationRow, StateKeyName,
-            TimelineEntry, TimelinePosition, rooms::RoomInfo,
-        },
-        schema::rooms::{
-            EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
-            MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, RELATIONS,
-            ROOM_HEADS, ROOMS, RelationKey, STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS,
-            TimelineKey, TransactionKey,
-        },
-        topic,
+use crate::storage::{
+    rows::{
+        EventBytes, HeadRow, Membership, MembershipRow, StateKeyName, TimelineEntry,
+        TimelinePosition, rooms::RoomInfo,
     },
+    schema::rooms::{
+        EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
+        MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_HEADS, ROOMS,
+        STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey, TransactionKey,
+    },
+    topic,
 };
 
 /// What is written of one room at once.
@@ -57,7 +54,7 @@ pub(super) struct EventCommit {
     pub(super) timeline: Option<TimelineEntry>,
     pub(super) name: Option<StateKeyName>,
     pub(super) members: Vec<MemberChange>,
-    pub(super) relation: Option<(EventNid, RelationRow)>,
+    pub(super) relations: RelationCommit,
     pub(super) redaction: Option<RedactionCommit>,
     pub(super) transaction: Option<TransactionKey>,
 }
@@ -72,9 +69,13 @@ pub(super) struct MemberChange {
 
 impl RoomCommit {
     /// Whether the current state stays as it is: then the next event may be decided before this
-    /// commit is on disk.
+    /// commit is on disk. What is counted (the replies of a thread) is state in this sense.
     pub(super) fn keeps_state(&self) -> bool {
-        self.state_writes.is_empty() && self.events.iter().all(|event| event.redaction.is_none())
+        self.state_writes.is_empty()
+            && self
+                .events
+                .iter()
+                .all(|event| event.redaction.is_none() && !event.relations.counts())
     }
 
     /// The batch that writes it.
@@ -104,7 +105,7 @@ impl RoomCommit {
             let index = u64::try_from(index).unwrap_or_default();
             let position = Position::from_u64(first.as_u64() + index);
             if let Some(RedactionCommit::Applied(target, _)) = &commit.redaction {
-                rooms.event_was_redacted(self.room.nid, target.nid, position);
+                rooms.event_was_rewritten(self.room.nid, target.nid, position);
             }
             let mut event = StoredEvent::clone(&commit.event);
             if commit.timeline.is_some() {
@@ -114,6 +115,9 @@ impl RoomCommit {
                 Some(RedactionCommit::Applied(target, _)) if target.nid == event.nid);
             if !applied_to_itself {
                 rooms.cache_event(self.room.nid, Arc::new(event), position);
+            }
+            if let Some(parent) = commit.relations.parent() {
+                rooms.event_was_rewritten(self.room.nid, parent, position);
             }
         }
     }
@@ -137,10 +141,7 @@ impl EventCommit {
         for change in &self.members {
             change.write(rooms, room, batch);
         }
-        if let Some((parent, row)) = &self.relation {
-            let parent = RelationKey { room: room.nid, parent: *parent, position };
-            batch.put(&RELATIONS, &parent, row);
-        }
+        self.relations.write(batch);
         if let Some(redaction) = &self.redaction {
             redaction.write(room, &self.event, batch);
         }

@@ -14,7 +14,6 @@ use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType},
 };
-use serde::Deserialize;
 
 use super::{
     Room, Rooms,
@@ -25,7 +24,7 @@ use super::{
     head::{Extremity, Head},
     levels::Levels,
     notify::notifies,
-    redaction,
+    redaction, relations,
     state::{StateBuilder, TrunkChange},
 };
 use crate::{
@@ -33,8 +32,8 @@ use crate::{
     id::{EventNid, StateKeyNid},
     storage::{
         rows::{
-            EventFlags, EventRecord, HeadRow, Membership, MembershipRow, RelationRow, StateKeyName,
-            StateRef, TimelineEntry, TimelinePosition, TransactionMark, rooms::RoomInfo,
+            EventFlags, EventRecord, HeadRow, Membership, MembershipRow, StateKeyName, StateRef,
+            TimelineEntry, TimelinePosition, TransactionMark, rooms::RoomInfo,
         },
         schema::rooms::{MEMBERSHIPS, MembershipKey, STATE_KEYS, StateKeyKey, TransactionKey},
     },
@@ -60,6 +59,8 @@ pub(super) struct Draft<'a> {
     events: HashMap<EventNid, Arc<StoredEvent>>,
     memberships: HashMap<String, MembershipRow>,
     names: HashSet<StateKeyNid>,
+    /// What the relations of the draft's events amount to.
+    pub(super) relations: relations::index::Drafted,
     commits: Vec<EventCommit>,
     /// Rows of other tables of `rooms` that belong to the same commit.
     pub(super) extra: Batch,
@@ -98,6 +99,7 @@ impl<'a> Draft<'a> {
             events: HashMap::new(),
             memberships: HashMap::new(),
             names: HashSet::new(),
+            relations: relations::index::Drafted::default(),
             commits: Vec::new(),
             extra: Batch::new(),
         }
@@ -324,9 +326,11 @@ impl<'a> Draft<'a> {
             self.move_extremities(&stored);
         }
         let name = self.new_name(&stored, state_key)?;
+        let redaction = redaction::decide(self, &stored)?;
+        let relations = relations::index::decide(self, &stored, redaction.as_ref())?;
         let commit = EventCommit {
-            relation: self.relation(&stored)?,
-            redaction: redaction::decide(self, &stored)?,
+            relations,
+            redaction,
             event: stored.clone(),
             position,
             timeline,
@@ -436,43 +440,6 @@ impl<'a> Draft<'a> {
             None => Ok(self.names.insert(key).then_some(name)),
         }
     }
-
-    fn relation(&self, event: &StoredEvent) -> Result<Option<(EventNid, RelationRow)>, ApiError> {
-        let Some(relation) = relation_of(&event.pdu) else {
-            return Ok(None);
-        };
-        let Some(parent) = self.event_by_id(&relation.event_id)? else {
-            return Ok(None);
-        };
-        let row = RelationRow {
-            event: event.nid,
-            event_type: event.record.event_type,
-            sender: event.record.sender,
-            rel_type: relation.rel_type,
-        };
-        Ok(Some((parent.nid, row)))
-    }
-}
-
-/// What an event relates to.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events>
-#[derive(Deserialize)]
-struct Relation {
-    rel_type: String,
-    event_id: OwnedEventId,
-}
-
-fn relation_of(pdu: &Pdu) -> Option<Relation> {
-    #[derive(Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relates_to: Option<Relation>,
-    }
-    if pdu.state_key().is_some() || !pdu.content().get().contains("\"m.relates_to\"") {
-        return None;
-    }
-    serde_json::from_str::<Content>(pdu.content().get()).ok()?.relates_to
 }
 
 pub(super) fn membership_of(pdu: &Pdu) -> Membership {

@@ -5,20 +5,24 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
+mod related;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
 
+use kv::Reader;
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::filter::{Filter as PlainFilter, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 
+use self::related::Related;
+pub use self::related::RelatedBy;
 use super::StoredEvent;
 use crate::{
     error::ApiError,
-    id::{Interner, UserNid},
+    id::{Interner, RoomNid, UserNid},
     storage::rows::TimelineEntry,
 };
 
@@ -40,6 +44,7 @@ pub struct Filter {
     contains_url: Option<bool>,
     limit: Option<u64>,
     lazy_load: LazyLoadOptions,
+    related: Option<Related>,
 }
 
 /// Names of event types, with and without `*`.
@@ -96,6 +101,7 @@ impl Filter {
                 .map(|wanted| matches!(wanted, UrlFilter::EventsWithUrl)),
             limit: filter.limit.map(u64::from),
             lazy_load: filter.lazy_load_options,
+            related: None,
         })
     }
 
@@ -112,6 +118,29 @@ impl Filter {
             limit: filter.limit.map(u64::from),
             ..Self::default()
         })
+    }
+
+    /// Adds what is asked of the events that relate to one.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` when a list is too long.
+    pub fn with_related(
+        mut self,
+        related: &RelatedBy,
+        interner: &Interner,
+    ) -> Result<Self, ApiError> {
+        self.related = Related::compile(related, interner)?;
+        Ok(self)
+    }
+
+    /// Whether the events that relate to an event are as they were asked for.
+    pub fn admits_related(
+        &self,
+        reader: &Reader<'_>,
+        room: RoomNid,
+        event: &StoredEvent,
+    ) -> Result<bool, ApiError> {
+        self.related.as_ref().map_or(Ok(true), |related| related.admits(reader, room, event))
     }
 
     /// How many events the client wants at most.

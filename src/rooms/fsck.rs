@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kv::{Direction, Reader};
 use ruma::{CanonicalJsonObject, signatures::reference_hash};
 
-use super::{Room, Rooms, event::event_id_of_hash, state};
+use super::{Room, Rooms, event::event_id_of_hash, relations::damage::check_relations, state};
 use crate::{
     error::ApiError,
     id::{EventNid, RoomNid, StateKeyNid},
@@ -36,7 +36,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, room: &Room, what: impl std::fmt::Display) {
+    pub(super) fn add(&mut self, room: &Room, what: impl std::fmt::Display) {
         if self.damages.len() < FINDINGS_MAX {
             self.damages.push(format!("room {}: {what}", room.id));
         }
@@ -82,6 +82,7 @@ impl Rooms {
         let records = check_events(reader, room, &head, findings)?;
         check_extremities(room, &head, &records, findings);
         check_timeline(reader, room, &records, findings)?;
+        check_relations(reader, room, findings)?;
         let state = state::full(reader, room.nid, StateRef::trunk(head.state_version))?;
         check_current_state(reader, room, (&state, &records), findings)?;
         self.check_members(reader, room, &head, findings)

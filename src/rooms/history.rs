@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Rooms, StoredEvent,
-    filter::Filter,
+    filter::{Filter, RelatedBy},
     render::{Form, client_event},
     state,
     state_view::{Part, events_of_state},
@@ -75,6 +75,8 @@ pub struct MessagesRequest {
     pub limit: usize,
     /// Which events.
     pub filter: RoomEventFilter,
+    /// Which of them, by what relates to them.
+    pub related: RelatedBy,
 }
 
 /// A page of a room's history.
@@ -99,7 +101,8 @@ pub async fn messages(
     asker: Asker,
     request: MessagesRequest,
 ) -> Result<Messages, ApiError> {
-    let filter = Filter::compile(&request.filter, rooms.interner())?;
+    let filter = Filter::compile(&request.filter, rooms.interner())?
+        .with_related(&request.related, rooms.interner())?;
     rooms
         .read(move |rooms, reader| {
             let viewer = asker.viewer(rooms, reader, &request.room_id)?;
@@ -184,6 +187,8 @@ pub struct ContextRequest {
     pub limit: usize,
     /// Which of them.
     pub filter: RoomEventFilter,
+    /// Which of them, by what relates to them.
+    pub related: RelatedBy,
 }
 
 /// An event and its surroundings.
@@ -212,7 +217,8 @@ pub async fn context(
     asker: Asker,
     request: ContextRequest,
 ) -> Result<Context, ApiError> {
-    let filter = Filter::compile(&request.filter, rooms.interner())?;
+    let filter = Filter::compile(&request.filter, rooms.interner())?
+        .with_related(&request.related, rooms.interner())?;
     rooms
         .read(move |rooms, reader| {
             let viewer = asker.viewer(rooms, reader, &request.room_id)?;

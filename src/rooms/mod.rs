@@ -13,22 +13,27 @@ pub mod create;
 pub mod directory;
 mod draft;
 pub mod event;
+pub mod fields;
 pub mod filter;
 pub mod fsck;
 mod head;
 pub mod history;
+pub mod ignored;
 mod levels;
 pub mod members;
 pub mod membership;
 mod notify;
 pub mod receive;
 mod redaction;
+pub mod relations;
 pub mod render;
 mod resolve;
 pub mod send;
 pub mod state;
 pub mod state_view;
+pub mod threads;
 pub mod timeline;
+pub mod timestamp;
 mod validate;
 pub mod visibility;
 
@@ -110,8 +115,8 @@ struct Inner {
     parts: Parts,
     rooms: Mutex<HashMap<RoomNid, Room>>,
     events: Cache<EventKey, Arc<StoredEvent>, EventWeight>,
-    /// The position of the newest redaction: what an older view holds may be the text that was
-    /// redacted, and is not cached.
+    /// The position of the newest redaction (or first relation to an event): what an older view
+    /// holds may be the text that was redacted, and is not cached.
     last_redaction: AtomicU64,
     /// Counts the readings of heads.
     generations: AtomicU64,
@@ -351,10 +356,11 @@ impl Rooms {
         .await
     }
 
-    /// Forgets what is cached of an event that was redacted.
+    /// Forgets what is cached of an event that was written again: it was redacted, or has become
+    /// the parent of others.
     ///
-    /// `position` is that of the redaction.
-    fn event_was_redacted(&self, room: RoomNid, event: EventNid, position: Position) {
+    /// `position` is that of the commit.
+    fn event_was_rewritten(&self, room: RoomNid, event: EventNid, position: Position) {
         self.0.last_redaction.fetch_max(position.as_u64(), SeqCst);
         self.0.events.remove(&EventKey { room, event });
     }

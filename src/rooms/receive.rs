@@ -17,6 +17,7 @@ use super::{
     auth::{self, Denied},
     draft::{Accepted, Draft},
     event::{EVENT_BYTES_MAX, hash_of_event_id},
+    relations,
     resolve::{self, Resolved},
 };
 use crate::{
@@ -92,6 +93,8 @@ fn receive(draft: &mut Draft<'_>, pdu: &Pdu, hash: [u8; 32]) -> Result<Outcome, 
     let before = draft.state.child(draft.reader, base, &changes)?;
     let verdict = judge(draft, pdu, &auth, before)?;
     let flags = match &verdict {
+        // What relates to it may have come first.
+        Verdict::Accepted if relations::index::is_awaited(draft, &hash)? => EventFlags::PARENT,
         Verdict::Accepted => EventFlags::default(),
         Verdict::SoftFailed(_) => EventFlags::SOFT_FAILED,
         Verdict::Rejected(_) => EventFlags::REJECTED,

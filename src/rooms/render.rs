@@ -15,7 +15,9 @@ use kv::Reader;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedDeviceId, api::client::filter::EventFormat};
 use serde_json::value::RawValue;
 
-use super::{Pdu, Room, Rooms, StoredEvent, state, visibility::Viewer};
+use super::{
+    Pdu, Room, Rooms, StoredEvent, relations::bundle::write_bundle, state, visibility::Viewer,
+};
 use crate::{
     error::ApiError,
     storage::rows::{EventFlags, Membership, StateRef},
@@ -40,6 +42,8 @@ pub enum Detail {
     /// All there is: for timelines.
     #[default]
     Full,
+    /// All but what the relations to it amount to: for timelines that hold the relations as well.
+    Unbundled,
     /// Only what costs no look-up (the age): for lists of state.
     Age,
 }
@@ -86,7 +90,7 @@ pub fn client_event(
     let mut object = body(&event.pdu, form.room_id);
     let mut unsigned = ObjectWriter::new(128);
     unsigned.number("age", age(&event.pdu, form.now));
-    if form.detail == Detail::Full {
+    if form.detail != Detail::Age {
         write_details(&mut unsigned, reader, viewer, event, form)?;
     }
     object.raw("unsigned", unsigned.text());
@@ -109,7 +113,11 @@ fn write_details(
     let membership = viewer.membership_at(reader, event)?;
     unsigned.string("membership", membership.name());
     write_previous(unsigned, reader, viewer, event)?;
-    write_redaction(unsigned, reader, viewer, event, form)
+    write_redaction(unsigned, reader, viewer, event, form)?;
+    if form.detail == Detail::Full {
+        write_bundle(unsigned, reader, viewer, event, form)?;
+    }
+    Ok(())
 }
 
 /// What a state event replaced.
@@ -252,10 +260,10 @@ fn age(pdu: &Pdu, now: MilliSecondsSinceUnixEpoch) -> i64 {
 }
 
 /// Writes a JSON object field by field.
-struct ObjectWriter(Vec<u8>);
+pub(super) struct ObjectWriter(Vec<u8>);
 
 impl ObjectWriter {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         let mut text = Vec::with_capacity(capacity);
         text.push(b'{');
         Self(text)
@@ -273,23 +281,23 @@ impl ObjectWriter {
         serde_json::to_writer(&mut self.0, text).expect("a string is written to memory");
     }
 
-    fn string(&mut self, key: &str, value: &str) {
+    pub(super) fn string(&mut self, key: &str, value: &str) {
         self.key(key);
         self.value(value);
     }
 
-    fn number(&mut self, key: &str, value: i64) {
+    pub(super) fn number(&mut self, key: &str, value: i64) {
         self.key(key);
         self.0.extend_from_slice(value.to_string().as_bytes());
     }
 
-    fn raw(&mut self, key: &str, json: &[u8]) {
+    pub(super) fn raw(&mut self, key: &str, json: &[u8]) {
         self.key(key);
         self.0.extend_from_slice(json);
     }
 
     /// The whole object; nothing can be added after it.
-    fn text(&mut self) -> &[u8] {
+    pub(super) fn text(&mut self) -> &[u8] {
         self.0.push(b'}');
         &self.0
     }

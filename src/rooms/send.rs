@@ -9,7 +9,7 @@ use ruma::{EventId, OwnedEventId, OwnedUserId, events::TimelineEventType};
 
 use super::{
     NewEvent, Room, Rooms, commit::RoomCommit, compose, draft::Draft, head::Head, redaction,
-    validate,
+    relations::check::check_relation, validate,
 };
 use crate::{
     error::ApiError,
@@ -65,6 +65,7 @@ impl Rooms {
                 return Ok(Sent { event_id: event.pdu.event_id().to_owned() });
             }
             validate::check_in_room(draft, &event)?;
+            check_relation(draft, &event)?;
             if let Some(known) = same_state(draft, &event)? {
                 return Ok(Sent { event_id: known });
             }

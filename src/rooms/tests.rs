@@ -67,7 +67,7 @@ pub(super) fn request(preset: Preset) -> CreateRoom {
     }
 }
 
-async fn make(rooms: &Rooms, request: CreateRoom) -> Room {
+pub(super) async fn make(rooms: &Rooms, request: CreateRoom) -> Room {
     let room_id = rooms.create(request).await.unwrap();
     rooms.known_room(&room_id).await.unwrap()
 }
@@ -86,7 +86,12 @@ async fn join(rooms: &Rooms, room: &Room, user: OwnedUserId) -> Result<(), ApiEr
     rooms.join(room, Change::own(user, MemberProfile::default(), None)).await
 }
 
-async fn current(rooms: &Rooms, room: &Room, kind: &str, key: &str) -> Option<Arc<StoredEvent>> {
+pub(super) async fn current(
+    rooms: &Rooms,
+    room: &Room,
+    kind: &str,
+    key: &str,
+) -> Option<Arc<StoredEvent>> {
     let (kind, key) = (kind.to_owned(), key.to_owned());
     rooms.write(room, move |draft| draft.current(&kind, &key)).await.unwrap()
 }
@@ -210,7 +215,7 @@ async fn t36_t37_power_levels_are_checked() {
 }
 
 /// Another server's event, signed by a key of its own, at any place of the graph.
-fn foreign(
+pub(super) fn foreign(
     room: &Room,
     sender: &str,
     cites: (&[&StoredEvent], &[&StoredEvent]),
@@ -234,7 +239,7 @@ fn foreign(
     object
 }
 
-async fn newest(rooms: &Rooms, room: &Room) -> Arc<StoredEvent> {
+pub(super) async fn newest(rooms: &Rooms, room: &Room) -> Arc<StoredEvent> {
     rooms
         .write(room, |draft| {
             let last = draft.head.extremities.last().expect("a room has an extremity");

@@ -65,7 +65,7 @@ pub fn last_entry(
 }
 
 /// Whether no place can lie between the two.
-fn is_empty(from: Bound<TimelinePosition>, to: Bound<TimelinePosition>) -> bool {
+pub(super) fn is_empty(from: Bound<TimelinePosition>, to: Bound<TimelinePosition>) -> bool {
     match (from, to) {
         (Bound::Included(from), Bound::Included(to)) => from > to,
         (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
@@ -114,7 +114,7 @@ impl PaginationToken {
     }
 
     /// The place of an entry just left behind by someone who goes in this direction.
-    const fn beyond(position: TimelinePosition, direction: Direction) -> Self {
+    pub(super) const fn beyond(position: TimelinePosition, direction: Direction) -> Self {
         match direction {
             Direction::Forward => Self::after(position),
             Direction::Backward => Self::before(position),
@@ -244,6 +244,9 @@ fn wanted(
         return Ok(None);
     };
     if admitted.is_none() && !filter.admits(&event) {
+        return Ok(None);
+    }
+    if !filter.admits_related(reader, room.nid, &event)? {
         return Ok(None);
     }
     Ok(viewer.may_see(reader, &event)?.then_some(event))

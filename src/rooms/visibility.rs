@@ -11,15 +11,18 @@
 #[cfg(test)]
 mod tests;
 
-use std::{cell::OnceCell, collections::HashMap};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+};
 
 use kv::Reader;
 use ruma::{OwnedUserId, UserId};
 
-use super::{Room, Rooms, StoredEvent, state};
+use super::{Room, Rooms, StoredEvent, ignored::ignored_users, state};
 use crate::{
     error::ApiError,
-    id::{EventNid, StateKeyNid},
+    id::{EventNid, StateKeyNid, UserNid},
     storage::{
         rows::{EventFlags, EventRecord, Membership, MembershipRow, StateRef, TimelinePosition},
         schema::rooms::{EVENT_RECORDS, EventKey, ROOM_HEADS},
@@ -123,6 +126,7 @@ pub struct Viewer {
     /// The current membership; `None` also for whoever forgot the room.
     row: Option<MembershipRow>,
     departure: OnceCell<Option<Departure>>,
+    ignored: OnceCell<HashSet<UserNid>>,
     last: Option<(StateRef, Facts)>,
     states: HashMap<StateRef, Facts>,
     visibilities: HashMap<EventNid, HistoryVisibility>,
@@ -154,6 +158,7 @@ impl Viewer {
             user_id: user_id.to_owned(),
             row,
             departure: OnceCell::new(),
+            ignored: OnceCell::new(),
             last: None,
             states: HashMap::new(),
             visibilities: HashMap::new(),
@@ -184,6 +189,20 @@ impl Viewer {
     /// Whether the reader is joined now.
     pub fn is_joined(&self) -> bool {
         self.row.is_some_and(|row| row.membership == Membership::Join)
+    }
+
+    /// The users whom the reader ignores.
+    pub fn ignored(&self, reader: &Reader<'_>) -> Result<&HashSet<UserNid>, ApiError> {
+        if let Some(ignored) = self.ignored.get() {
+            return Ok(ignored);
+        }
+        let ignored = ignored_users(reader, self.rooms.interner(), &self.user_id)?;
+        Ok(self.ignored.get_or_init(|| ignored))
+    }
+
+    /// Whether the reader ignores a user.
+    pub fn ignores(&self, reader: &Reader<'_>, user: UserNid) -> Result<bool, ApiError> {
+        Ok(self.ignored(reader)?.contains(&user))
     }
 
     /// Whether the reader may see an event. Never one that was rejected or soft-failed, nor one

@@ -11,9 +11,9 @@ use ruma::{
 
 use super::{
     rows::{
-        EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow, OverlayRow,
-        RelationRow, StateChange, StateChanges, StateKeyName, StateRef, TimelineEntry,
-        TimelinePosition, TransactionMark,
+        AggregationRow, EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow,
+        OverlayRow, RelationRow, StateChange, StateChanges, StateKeyName, StateRef, ThreadRow,
+        TimelineEntry, TimelinePosition, TransactionMark,
         rooms::{AliasRow, RoomInfo},
         users::{
             AccessTokenRow, AccountDataRow, AccountRow, DeviceRow, DeviceSeenRow, ProfileRow,
@@ -23,9 +23,10 @@ use super::{
     schema::{
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         rooms::{
-            BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey, MembershipKey,
-            OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey, StateKeyKey,
-            StateLogKey, StateVersionKey, TimelineKey, TransactionKey,
+            AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey,
+            MembershipKey, OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey,
+            StateKeyKey, StateLogKey, StateVersionKey, ThreadKey, ThreadSenderKey, TimelineKey,
+            TransactionKey,
         },
         server::{IdentityRow, SigningKeyRow},
         users::{
@@ -122,7 +123,11 @@ fn room_keys(encodings: &mut Encodings) {
         },
     );
     encodings.key("RoomAliasKey", &RoomAliasKey { room: ROOM, alias: "#a:hs1".to_owned() });
-    encodings.key("RelationKey", &RelationKey { room: ROOM, parent: event, position: PLACE });
+    let parent = [9; 32];
+    encodings.key("RelationKey", &RelationKey { room: ROOM, parent, kind: 3, position: PLACE });
+    encodings.key("AggregationKey", &AggregationKey { room: ROOM, parent });
+    encodings.key("ThreadKey", &ThreadKey { room: ROOM, latest: PLACE });
+    encodings.key("ThreadSenderKey", &ThreadSenderKey { room: ROOM, root: parent, sender: USER });
 }
 
 fn user_keys(encodings: &mut Encodings) {
@@ -217,6 +222,10 @@ fn state_rows(encodings: &mut Encodings) {
     let rel_type = "m.thread".to_owned();
     let relation = RelationRow { event: EventNid(7), event_type: 0x41, sender: USER, rel_type };
     encodings.row("RelationRow", &relation);
+    let (latest, latest_event) = (PLACE, EventNid(7));
+    let counted = AggregationRow { replies: 3, latest, latest_event, edit: None, references: 2 };
+    encodings.row("AggregationRow", &counted);
+    encodings.row("ThreadRow", &ThreadRow { root: [9; 32] });
     let room_id = owned_room_id!("!r:hs1");
     encodings
         .row("RoomInfo", &Json(RoomInfo { room_id: room_id.clone(), version: RoomVersionId::V11 }));

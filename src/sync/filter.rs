@@ -7,7 +7,11 @@ use ruma::{
     api::client::filter::{EventFormat, FilterDefinition, RoomEventFilter},
 };
 
-use crate::{error::ApiError, id::Interner, rooms::filter::Filter};
+use crate::{
+    error::ApiError,
+    id::Interner,
+    rooms::{fields::Fields, filter::Filter},
+};
 
 /// Events of a timeline when the client does not say how many.
 const TIMELINE_LIMIT: usize = 10;
@@ -19,6 +23,8 @@ const TIMELINE_LIMIT_MAX: u64 = 1_000;
 pub(crate) struct SyncFilter {
     /// The shape of events.
     pub(crate) format: EventFormat,
+    /// Which fields of the events of rooms.
+    pub(crate) fields: Fields,
     /// Global account data.
     pub(crate) account_data: Filter,
     /// Presence.
@@ -39,7 +45,7 @@ pub(crate) struct SyncFilter {
 }
 
 impl SyncFilter {
-    /// Compiles a filter. `event_fields` is not applied: a server may tell more than was asked for.
+    /// Compiles a filter.
     ///
     /// # Errors
     /// `M_INVALID_PARAM` when a list is too long.
@@ -55,6 +61,7 @@ impl SyncFilter {
         let limit = room.timeline.limit.map(|limit| u64::from(limit).min(TIMELINE_LIMIT_MAX));
         Ok(Self {
             format: definition.event_format.clone(),
+            fields: Fields::compile(definition.event_fields.as_deref())?,
             account_data: Filter::compile_plain(&definition.account_data, interner)?,
             presence: Filter::compile_plain(&definition.presence, interner)?,
             include_leave: room.include_leave,

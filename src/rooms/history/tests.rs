@@ -81,6 +81,7 @@ fn backward(room: &Room, limit: usize) -> MessagesRequest {
         direction: Direction::Backward,
         limit,
         filter: RoomEventFilter::default(),
+        related: RelatedBy::default(),
     }
 }
 
@@ -164,6 +165,7 @@ async fn t56_each_reader_sees_what_the_table_says() {
                     event_id: id.clone(),
                     limit: 0,
                     filter: RoomEventFilter::default(),
+                    related: RelatedBy::default(),
                 };
                 let found = context(&rooms, asker(reader.clone()), request).await;
                 surroundings.push(if status(&found) == 200 { 'y' } else { 'n' });
@@ -288,6 +290,7 @@ async fn the_context_is_around_the_event() {
         event_id: ids[4].clone(),
         limit: 5,
         filter: filter(json!({ "lazy_load_members": true })),
+        related: RelatedBy::default(),
     };
     let found = context(&rooms, asker(alice()), request).await.unwrap();
     let list = |events: &[Box<RawValue>]| events.iter().map(|e| event_id(e)).collect::<Vec<_>>();

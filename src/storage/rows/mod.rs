@@ -1,8 +1,10 @@
 //! The rows: what the values of the tables are.
 
+pub mod relations;
 pub mod rooms;
 pub mod users;
 
+pub use relations::{AggregationRow, RelationKind, ThreadRow};
 pub use rooms::{
     EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow, OverlayRow,
     RelationRow, StateChange, StateChanges, StateKeyName, StateRef, TimelineEntry,

@@ -177,6 +177,9 @@ impl EventFlags {
     pub const OUTLIER: Self = Self(16);
     /// The default push rules notify of it.
     pub const NOTIFIES: Self = Self(32);
+    /// Other events relate to it in a way that is aggregated: only then there is something to look
+    /// up when it is told to a client. Stays when they are gone.
+    pub const PARENT: Self = Self(1 << 15);
 
     /// Whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {

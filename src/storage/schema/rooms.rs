@@ -4,10 +4,10 @@ use kv::{Json, Position, Table, key_structs};
 
 use super::{CS, EI, EM, EV, IX, RM, SL, SV, TL, US};
 use crate::{
-    id::{BranchNid, EventNid, RoomNid, StateKeyNid},
+    id::{BranchNid, EventNid, RoomNid, StateKeyNid, UserNid},
     storage::rows::{
-        EventBytes, EventRecord, HeadRow, MembershipRow, OverlayRow, RelationRow, StateChanges,
-        StateKeyName, StateRef, TimelineEntry, TimelinePosition,
+        AggregationRow, EventBytes, EventRecord, HeadRow, MembershipRow, OverlayRow, RelationRow,
+        StateChanges, StateKeyName, StateRef, ThreadRow, TimelineEntry, TimelinePosition,
         rooms::{AliasRow, RoomInfo},
     },
 };
@@ -149,10 +149,38 @@ key_structs! {
     pub struct RelationKey {
         /// The room.
         room: RoomNid,
-        /// The event that is related to.
-        parent: EventNid,
+        /// The reference hash of the event that is related to, which may come later.
+        parent: [u8; 32],
+        /// The kind of relation, as [`crate::storage::rows::RelationKind`] numbers it.
+        kind: u8,
         /// The place of the event that relates.
         position: TimelinePosition,
+    }
+
+    /// An event by its hash, whether it is here or only related to.
+    pub struct AggregationKey {
+        /// The room.
+        room: RoomNid,
+        /// The reference hash of the event that is related to.
+        parent: [u8; 32],
+    }
+
+    /// A thread by its latest reply.
+    pub struct ThreadKey {
+        /// The room.
+        room: RoomNid,
+        /// The place of the latest reply.
+        latest: TimelinePosition,
+    }
+
+    /// Who wrote in a thread.
+    pub struct ThreadSenderKey {
+        /// The room.
+        room: RoomNid,
+        /// The reference hash of the thread's root.
+        root: [u8; 32],
+        /// The user.
+        sender: UserNid,
     }
 }
 
@@ -203,8 +231,17 @@ pub const MEMBERSHIPS: Table<MembershipKey, MembershipRow> =
 /// What a client's transaction made, so that a retry makes nothing more.
 pub const TRANSACTIONS: Table<TransactionKey, EventKey> =
     Table::new("transactions", US, 1, "rooms");
-/// The events that relate to an event.
-pub const RELATIONS: Table<RelationKey, RelationRow> = Table::new("relations", IX, 0, "rooms");
+/// The events that relate to an event, kind by kind; none that is redacted. (Tag 0 of the family
+/// held an earlier form and is not used again.)
+pub const RELATIONS: Table<RelationKey, RelationRow> = Table::new("relations", IX, 2, "rooms");
+/// What the relations to an event amount to, kept up with each of them.
+pub const AGGREGATIONS: Table<AggregationKey, AggregationRow> =
+    Table::new("aggregations", IX, 3, "rooms");
+/// The threads of each room in the order of their latest reply.
+pub const THREADS: Table<ThreadKey, ThreadRow> = Table::new("threads", IX, 4, "rooms");
+/// How many replies each user wrote in each thread.
+pub const THREAD_SENDERS: Table<ThreadSenderKey, u32> =
+    Table::new("thread_senders", IX, 5, "rooms");
 /// Redactions that came before what they redact: by the hash of the target.
 pub const PENDING_REDACTIONS: Table<PendingRedactionKey, ()> =
     Table::new("pending_redactions", IX, 1, "rooms");

@@ -25,7 +25,7 @@ use crate::{
     id::{EventNid, Interner, StateKeyNid, UserNid},
     rooms::{
         Room, Rooms, StoredEvent,
-        render::{Form, client_event},
+        render::{Detail, Form, client_event},
         state as room_state,
         timeline::last_entry,
         visibility::Viewer,
@@ -105,13 +105,17 @@ impl Step<'_> {
         })
     }
 
-    /// An event of a timeline in its form for the client.
+    /// An event of a timeline in its form for the client. Where nothing was left out of the timeline
+    /// (`limited`), the client sees what relates to the event itself and is not told it once more.
     pub(crate) fn render(
         &self,
         viewer: &mut Viewer,
         event: &StoredEvent,
+        limited: bool,
     ) -> Result<ClientEvent, ApiError> {
-        client_event(self.reader, viewer, event, &self.form)
+        let detail = if limited { Detail::Full } else { Detail::Unbundled };
+        let form = Form { detail, ..self.form.clone() };
+        self.filter.fields.pick(client_event(self.reader, viewer, event, &form)?)
     }
 
     /// An event of a list of state in its form for the client.
@@ -120,7 +124,8 @@ impl Step<'_> {
         viewer: &mut Viewer,
         event: &StoredEvent,
     ) -> Result<ClientEvent, ApiError> {
-        client_event(self.reader, viewer, event, &self.form.clone().of_state())
+        let event = client_event(self.reader, viewer, event, &self.form.clone().of_state())?;
+        self.filter.fields.pick(event)
     }
 }
 

@@ -79,6 +79,6 @@ impl Window {
         step: &Step<'_>,
         viewer: &mut Viewer,
     ) -> Result<Vec<ClientEvent>, ApiError> {
-        self.events.iter().map(|(_, event)| step.render(viewer, event)).collect()
+        self.events.iter().map(|(_, event)| step.render(viewer, event, self.limited)).collect()
     }
 }
