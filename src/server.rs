@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use crate::{
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
+    delayed_events::DelayedEvents,
     egress::Egress,
     ephemeral::{Receipts, Typing},
     error::ApiError,
@@ -112,10 +113,14 @@ impl Server {
         let users = Users::new(store.clone(), interner, &config, clock.clone());
         let typing = Typing::new(store.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), identity.epoch);
+        let tasks = Tasks::default();
+        let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
+        delayed_events.start(&tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
             rooms: rooms.clone(),
+            delayed_events,
             receipts: Receipts::new(store.clone()),
             typing,
             sync: sync.clone(),
@@ -123,7 +128,6 @@ impl Server {
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        let tasks = Tasks::default();
         Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
     }
 

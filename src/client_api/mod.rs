@@ -9,6 +9,7 @@ pub mod alias;
 pub mod config;
 pub mod context;
 pub mod create_room;
+pub mod delayed_events;
 pub mod device;
 pub mod discovery;
 pub mod filter;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
+    delayed_events::DelayedEvents,
     egress::Egress,
     ephemeral::{Receipts, Typing},
     error::ApiError,
@@ -56,6 +58,8 @@ pub struct ClientApi {
     pub users: Users,
     /// The event graph.
     pub rooms: Rooms,
+    /// Events that are sent later.
+    pub delayed_events: DelayedEvents,
     /// Receipts.
     pub receipts: Receipts,
     /// Who types.

@@ -7,6 +7,7 @@
 //! operators; a test in `example.rs` compares the two.
 
 mod database;
+mod delayed_events;
 mod egress;
 mod error;
 mod limits;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     database::DatabaseConfig,
+    delayed_events::DelayedEventsConfig,
     egress::EgressConfig,
     error::ConfigError,
     limits::LimitsConfig,
@@ -65,6 +67,9 @@ pub struct Config {
     /// How rooms are made.
     #[serde(default)]
     pub rooms: RoomsConfig,
+    /// Events that are sent later.
+    #[serde(default)]
+    pub delayed_events: DelayedEventsConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -86,6 +91,7 @@ impl Config {
             registration: RegistrationConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
+            delayed_events: DelayedEventsConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

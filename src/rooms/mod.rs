@@ -53,7 +53,7 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 
-pub(crate) use self::validate::redacts_of;
+pub(crate) use self::validate::{check_new_event, redacts_of};
 pub use self::{
     compose::NewEvent,
     event::{Pdu, StoredEvent},

@@ -17,7 +17,7 @@ const LEVELS: [&str; 7] =
 ///
 /// # Errors
 /// 400 with what is wrong.
-pub(super) fn check_new_event(event: &NewEvent) -> Result<(), ApiError> {
+pub(crate) fn check_new_event(event: &NewEvent) -> Result<(), ApiError> {
     match (&event.event_type, &event.state_key) {
         (TimelineEventType::RoomPowerLevels, Some(_)) => check_power_levels(event),
         (TimelineEventType::RoomMember, Some(state_key)) => check_member(event, state_key),

@@ -1,5 +1,7 @@
 //! The rows: what the values of the tables are.
 
+pub mod delayed_events;
+pub mod reports;
 pub mod rooms;
 pub mod users;
 
