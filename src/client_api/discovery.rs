@@ -18,6 +18,7 @@ use ruma::api::{
     },
     federation::discovery::discover_homeserver as discover_federation,
 };
+use serde_json::json;
 use url::Url;
 
 use super::ClientApi;
@@ -34,7 +35,15 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 2] = ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+const UNSTABLE_FEATURES: &[&str] = &[
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+    "org.matrix.msc3266",
+    "org.matrix.msc4140",
+    "org.matrix.msc4151",
+    "org.matrix.msc4155",
+    "org.matrix.msc4380.stable",
+];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
@@ -95,6 +104,14 @@ pub(super) async fn get_capabilities(
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let delayed = &app.config.delayed_events;
+    let delayed = json!({
+        "max_delay_ms": delayed.delay_seconds_max.saturating_mul(1000),
+        "max_scheduled": delayed.scheduled_per_user_max,
+    });
+    capabilities
+        .set("org.matrix.msc4140.delayed_events", delayed)
+        .map_err(ApiError::internal)?;
     Ok(get_capabilities::v3::Response::new(capabilities))
 }
 

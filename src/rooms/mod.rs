@@ -5,6 +5,7 @@
 //!
 //! `rooms` never calls `sync`, `users` or `client_api`: those look at what was committed.
 
+pub mod access;
 pub mod alias;
 mod auth;
 mod commit;
@@ -16,20 +17,24 @@ pub mod event;
 pub mod filter;
 pub mod fsck;
 mod head;
+pub mod hierarchy;
 pub mod history;
 mod levels;
 pub mod members;
 pub mod membership;
 mod notify;
+pub mod preferences;
 pub mod receive;
 mod redaction;
 pub mod render;
+pub mod reports;
 mod resolve;
 pub mod send;
 pub mod state;
 pub mod state_view;
 pub mod summary;
 pub mod timeline;
+pub mod upgrade;
 mod validate;
 pub mod visibility;
 
@@ -112,6 +117,7 @@ struct Inner {
     rooms: Mutex<HashMap<RoomNid, Room>>,
     events: Cache<EventKey, Arc<StoredEvent>, EventWeight>,
     summaries: summary::Summaries,
+    walks: hierarchy::Walks,
     /// The position of the newest redaction: what an older view holds may be the text that was
     /// redacted, and is not cached.
     last_redaction: AtomicU64,
@@ -179,6 +185,7 @@ impl Rooms {
             rooms: Mutex::default(),
             events,
             summaries: summary::summaries(),
+            walks: hierarchy::walks(),
             last_redaction: 0.into(),
             generations: 0.into(),
         }))

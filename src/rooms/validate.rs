@@ -62,7 +62,8 @@ fn check_member_in_room(draft: &Draft<'_>, event: &NewEvent) -> Result<(), ApiEr
     };
     let membership = content.get("membership").and_then(Value::as_str);
     if membership == Some("invite") {
-        return draft.rooms.check_reachable(&target);
+        draft.rooms.check_reachable(&target)?;
+        return draft.rooms.check_invite_wanted(draft.reader, &target, &event.sender);
     }
     if membership != Some("join") || draft.membership(target.as_str())? == Membership::Join {
         return Ok(());

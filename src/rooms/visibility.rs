@@ -11,15 +11,18 @@
 #[cfg(test)]
 mod tests;
 
-use std::{cell::OnceCell, collections::HashMap};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+};
 
 use kv::Reader;
 use ruma::{OwnedUserId, UserId};
 
-use super::{Room, Rooms, StoredEvent, state};
+use super::{Room, Rooms, StoredEvent, preferences, state};
 use crate::{
     error::ApiError,
-    id::{EventNid, StateKeyNid},
+    id::{EventNid, StateKeyNid, UserNid},
     storage::{
         rows::{EventFlags, EventRecord, Membership, MembershipRow, StateRef, TimelinePosition},
         schema::rooms::{EVENT_RECORDS, EventKey, ROOM_HEADS},
@@ -127,6 +130,7 @@ pub struct Viewer {
     states: HashMap<StateRef, Facts>,
     visibilities: HashMap<EventNid, HistoryVisibility>,
     memberships: HashMap<EventNid, Membership>,
+    ignored: OnceCell<HashSet<UserNid>>,
 }
 
 impl std::fmt::Debug for Viewer {
@@ -158,6 +162,7 @@ impl Viewer {
             states: HashMap::new(),
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
+            ignored: OnceCell::new(),
         })
     }
 
@@ -260,6 +265,16 @@ impl Viewer {
     pub fn current_state(&self, reader: &Reader<'_>) -> Result<StateRef, ApiError> {
         let head = reader.get(&ROOM_HEADS, &self.room.nid)?;
         Ok(head.map_or(StateRef::EMPTY, |head| StateRef::trunk(head.state_version)))
+    }
+
+    /// Whether the reader ignores a user: then none of their messages are shown. Their state is, or
+    /// the room would fall apart.
+    pub fn ignores(&self, reader: &Reader<'_>, user: UserNid) -> Result<bool, ApiError> {
+        if let Some(ignored) = self.ignored.get() {
+            return Ok(ignored.contains(&user));
+        }
+        let ignored = preferences::ignored_users(self.rooms.interner(), reader, &self.user_id)?;
+        Ok(self.ignored.get_or_init(|| ignored).contains(&user))
     }
 
     fn joined_since(
