@@ -16,7 +16,10 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{ClientApi, membership_change::{member_profile, no_invites_by_address}};
+use super::{
+    ClientApi,
+    membership_change::{member_profile, no_invites_by_address},
+};
 use crate::{
     error::ApiError,
     http::Requester,

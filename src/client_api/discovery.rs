@@ -109,9 +109,7 @@ pub(super) async fn get_capabilities(
         "max_delay_ms": delayed.delay_seconds_max.saturating_mul(1000),
         "max_scheduled": delayed.scheduled_per_user_max,
     });
-    capabilities
-        .set("org.matrix.msc4140.delayed_events", delayed)
-        .map_err(ApiError::internal)?;
+    capabilities.set("org.matrix.msc4140.delayed_events", delayed).map_err(ApiError::internal)?;
     Ok(get_capabilities::v3::Response::new(capabilities))
 }
 

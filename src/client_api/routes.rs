@@ -6,8 +6,8 @@ use http::Method;
 
 use super::{
     ClientApi, account_routes::account_routes, alias, create_room, delayed_events,
-    membership_change, read_marker, read_routes::read_routes, receipt, reporting, send, space, sync,
-    typing, upgrade,
+    membership_change, read_marker, read_routes::read_routes, receipt, reporting, send, space,
+    sync, typing, upgrade,
 };
 use crate::http::{Options, Routes};
 

@@ -35,9 +35,9 @@ pub(super) async fn get_hierarchy(
     auth: Requester,
     request: get_hierarchy::v1::Request,
 ) -> Result<get_hierarchy::v1::Response, ApiError> {
-    let limit = request.limit.map_or(PAGE_MAX, |limit| {
-        usize::try_from(u64::from(limit)).unwrap_or(PAGE_MAX)
-    });
+    let limit = request
+        .limit
+        .map_or(PAGE_MAX, |limit| usize::try_from(u64::from(limit)).unwrap_or(PAGE_MAX));
     if limit == 0 {
         return Err(ApiError::invalid_param("`limit` is greater than zero"));
     }

@@ -46,11 +46,7 @@ impl DelayedEvents {
     ///
     /// # Errors
     /// 404 when there is none, or it is another user's.
-    pub async fn get(
-        &self,
-        user_id: &UserId,
-        delay_id: &str,
-    ) -> Result<DelayedEventRow, ApiError> {
+    pub async fn get(&self, user_id: &UserId, delay_id: &str) -> Result<DelayedEventRow, ApiError> {
         let row = self.load(delay_id).await?.filter(|row| row.user_id == user_id);
         row.ok_or_else(no_such_event)
     }

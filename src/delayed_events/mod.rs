@@ -203,9 +203,9 @@ impl DelayedEvents {
 
     /// The lock of an event, or of a user who hands one in.
     async fn lock(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        let sum = name.bytes().fold(0_usize, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
-        });
+        let sum = name
+            .bytes()
+            .fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.0.locks[sum % LOCKS].lock().await
     }
 }
@@ -217,8 +217,7 @@ fn no_such_event() -> ApiError {
 /// What can be known to be wrong with an event before its time.
 fn checked(delayed: &Delayed) -> Result<(NewEvent, serde_json::Value), ApiError> {
     let (user_id, content) = (delayed.user_id.clone(), delayed.content.clone());
-    let event =
-        event_of(user_id, delayed.event_type.clone(), delayed.state_key.clone(), content);
+    let event = event_of(user_id, delayed.event_type.clone(), delayed.state_key.clone(), content);
     check_new_event(&event)?;
     let names = [event.event_type.to_string(), event.state_key.clone().unwrap_or_default()];
     if names.iter().any(|name| name.len() > 255) {

@@ -134,9 +134,8 @@ impl Rooms {
         // one: then the later one moves on by a millisecond.
         for delay in 0..ATTEMPTS_MAX {
             let now = MilliSecondsSinceUnixEpoch(now.0.saturating_add(delay.into()));
-            if let Some(room_id) = self
-                .try_create(request, (version, rules), now, first.clone())
-                .await?
+            if let Some(room_id) =
+                self.try_create(request, (version, rules), now, first.clone()).await?
             {
                 return Ok(room_id);
             }

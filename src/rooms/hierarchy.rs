@@ -13,7 +13,10 @@ use std::{collections::HashSet, sync::Arc};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kv::Reader;
 use quick_cache::{Weighter, sync::Cache};
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, room::{RoomSummary, RoomType}};
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId,
+    room::{RoomSummary, RoomType},
+};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
@@ -77,7 +80,7 @@ pub struct HierarchyPage {
 
 /// What is left of a walk.
 #[derive(Clone, Debug)]
-struct Walk {
+pub(super) struct Walk {
     request: HierarchyRequest,
     /// What is next, the last first.
     stack: Vec<(RoomNid, u8)>,
@@ -153,7 +156,8 @@ impl Rooms {
 
     fn known_walk(&self, request: &HierarchyRequest, token: &str) -> Result<Arc<Walk>, ApiError> {
         let walk = self.0.walks.get(token);
-        let walk = walk.ok_or_else(|| ApiError::invalid_param("`from` is not known; begin again"))?;
+        let walk =
+            walk.ok_or_else(|| ApiError::invalid_param("`from` is not known; begin again"))?;
         if walk.request != *request {
             return Err(ApiError::invalid_param(
                 "`suggested_only` and `max_depth` cannot change from page to page",
@@ -235,9 +239,10 @@ fn children_of(
         let keys: Vec<EventKey> =
             events.iter().map(|&event| EventKey { room: room.nid, event }).collect();
         let records = reader.get_many(&EVENT_RECORDS, &keys)?;
-        let wanted = events.iter().zip(records).filter(|(_, record)| {
-            record.as_ref().is_some_and(|record| record.event_type == kind)
-        });
+        let wanted = events
+            .iter()
+            .zip(records)
+            .filter(|(_, record)| record.as_ref().is_some_and(|record| record.event_type == kind));
         let wanted: Vec<EventNid> = wanted.map(|(event, _)| *event).collect();
         for event in wanted {
             let event = rooms.stored_event(reader, room, event)?;
@@ -259,8 +264,7 @@ fn child_of(rooms: &Rooms, event: Arc<StoredEvent>, suggested_only: bool) -> Opt
     let room_id = <&RoomId>::try_from(event.pdu.state_key()?).ok()?.to_owned();
     let order = content.get("order").and_then(Value::as_str).filter(|order| is_order(order));
     let ts = i64::from(event.pdu.origin_server_ts().get());
-    let order =
-        (order.is_none(), order.unwrap_or_default().to_owned(), ts, room_id.to_string());
+    let order = (order.is_none(), order.unwrap_or_default().to_owned(), ts, room_id.to_string());
     Some(Child { room: rooms.interner().room(&room_id), order, event })
 }
 

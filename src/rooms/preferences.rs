@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use kv::{Position, Reader};
-use ruma::{UserId, serde::Raw};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use ruma::UserId;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Rooms;
 use crate::{
@@ -154,19 +153,20 @@ pub fn ignored_users(
 }
 
 /// One type of a user's global account data; `None` also when it is not what it should be.
-fn account_data<T: for<'de> Deserialize<'de>>(
+fn account_data<T: DeserializeOwned>(
     reader: &Reader<'_>,
     user_id: &UserId,
     kind: &str,
 ) -> Result<Option<T>, ApiError> {
-    let Some(first) = reader.get(&ACCOUNT_DATA, &global_key(user_id, kind, 0))? else { return Ok(None) };
+    let Some(first) = reader.get(&ACCOUNT_DATA, &global_key(user_id, kind, 0))? else {
+        return Ok(None);
+    };
     let mut bytes = first.content;
     for part in 1..first.parts {
         let row = reader.get(&ACCOUNT_DATA, &global_key(user_id, kind, part))?;
         bytes.extend(row.map(|row| row.content).unwrap_or_default());
     }
-    let raw: Option<Box<RawValue>> = serde_json::from_slice(&bytes).ok();
-    Ok(raw.and_then(|raw| Raw::<T>::from_json(raw).deserialize().ok()))
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 fn global_key(user_id: &UserId, kind: &str, part: u16) -> AccountDataKey {
@@ -232,10 +232,7 @@ mod tests {
             (json!({}), InviteDecision::Allow),
             (json!({ "blocked_users": ["*"] }), InviteDecision::Block),
             (json!({ "enabled": false, "blocked_users": ["*"] }), InviteDecision::Allow),
-            (
-                json!({ "allowed_users": ["@bob:*"], "blocked_users": ["*"] }),
-                InviteDecision::Allow,
-            ),
+            (json!({ "allowed_users": ["@bob:*"], "blocked_users": ["*"] }), InviteDecision::Allow),
             (json!({ "ignored_servers": ["evil.*"] }), InviteDecision::Ignore),
             (
                 json!({ "allowed_servers": ["evil.org"], "blocked_users": ["@bob:evil.org"] }),

@@ -10,10 +10,7 @@ use crate::{
     error::ApiError,
     storage::{
         rows::reports::{ReportRow, ReportSubject},
-        schema::{
-            reports::REPORTS,
-            users::ACCOUNTS,
-        },
+        schema::{reports::REPORTS, users::ACCOUNTS},
     },
 };
 
@@ -62,9 +59,8 @@ impl Rooms {
         reason: String,
     ) -> Result<(), ApiError> {
         check_reason(&reason)?;
-        let not_found = || {
-            ApiError::not_found("The event was not found or you are not joined to the room")
-        };
+        let not_found =
+            || ApiError::not_found("The event was not found or you are not joined to the room");
         let room = self.room(room_id).await?.ok_or_else(not_found)?;
         let sender = self.reported_sender(&room, &reporter, event_id).await?;
         let subject = ReportSubject::Event {

@@ -10,8 +10,7 @@
 
 use kv::{Batch, Direction, Json, Position};
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomVersionId,
-    events::TimelineEventType,
+    OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType,
     room_version_rules::RoomVersionRules,
 };
 use serde_json::{Map, Value, json, value::RawValue};
@@ -30,9 +29,7 @@ use crate::{
         rows::{Membership, StateRef, reports::UpgradeRow},
         schema::{
             reports::{ROOM_UPGRADES, UpgradeKey},
-            rooms::{
-                ALIASES, ALIASES_BY_ROOM, MEMBERS, PUBLIC_ROOMS, ROOM_HEADS, RoomAliasKey,
-            },
+            rooms::{ALIASES, ALIASES_BY_ROOM, MEMBERS, PUBLIC_ROOMS, ROOM_HEADS, RoomAliasKey},
         },
     },
 };
@@ -238,9 +235,8 @@ impl Rooms {
         let (new, wanted) = (new.clone(), wanted.clone());
         let now = self.clock().now();
         self.write(old, move |draft| {
-            let state = |kind, content: &Value| {
-                NewEvent::state(wanted.sender.clone(), kind, "", content)
-            };
+            let state =
+                |kind, content: &Value| NewEvent::state(wanted.sender.clone(), kind, "", content);
             draft.require_member(&wanted.sender)?;
             let tombstone = json!({
                 "body": "This room has been replaced",
@@ -363,16 +359,18 @@ fn first_events(
         Some(levels) => new_levels(levels.clone(), request, rules, inheritance.privileged),
         None => create::power_levels(request, rules),
     };
-    let kind = TimelineEventType::RoomPowerLevels;
-    events.push(NewEvent::state(creator.clone(), kind, "", &levels)?);
+    let of = |levels: &Map<String, Value>| {
+        let kind = TimelineEventType::RoomPowerLevels;
+        NewEvent::state(creator.clone(), kind, "", levels)
+    };
+    let event = of(&levels)?;
+    let is_sound = validate::check_new_event(&event).is_ok();
+    events.push(if is_sound { event } else { of(&create::power_levels(request, rules))? });
     Ok(events)
 }
 
 /// Join rules that the new version does not know become those of an invite.
-fn join_rules(
-    content: &RawValue,
-    rules: &RoomVersionRules,
-) -> Result<Box<RawValue>, ApiError> {
+fn join_rules(content: &RawValue, rules: &RoomVersionRules) -> Result<Box<RawValue>, ApiError> {
     let known: Map<String, Value> = serde_json::from_str(content.get()).unwrap_or_default();
     let rules = &rules.authorization;
     let supported = match known.get("join_rule").and_then(Value::as_str) {
@@ -445,11 +443,7 @@ fn closed_levels(levels: Option<Map<String, Value>>) -> Option<Map<String, Value
 }
 
 /// The bans of a room, and the children of a space.
-fn copied(
-    rooms: &Rooms,
-    reader: &kv::Reader<'_>,
-    room: &Room,
-) -> Result<Vec<Copied>, ApiError> {
+fn copied(rooms: &Rooms, reader: &kv::Reader<'_>, room: &Room) -> Result<Vec<Copied>, ApiError> {
     let mut copied = Vec::new();
     let banned = MEMBERS.prefix(&(room.nid, Membership::Ban as u8));
     for (key, nid) in reader.scan(&MEMBERS, &banned, Direction::Forward, usize::MAX)? {

@@ -50,7 +50,7 @@ async fn copy(users: &Users, user_id: &UserId, old: &RoomId, new: &RoomId) -> Re
         && with_direct(&direct, old, new).is_some()
     {
         data.update(user_id, None, DIRECT, |content| {
-            let content = content.map_or_else(|| Ok(direct.clone()), |raw| Ok(raw.to_owned()))?;
+            let content = content.map_or_else(|| direct.clone(), ToOwned::to_owned);
             let Some(changed) = with_direct(&content, old, new) else { return Ok(content) };
             to_raw_value(&changed).map_err(ApiError::internal)
         })
@@ -83,8 +83,8 @@ async fn copy_push_rules(
     let rules = users.push_rules().get(user_id).await?;
     let mut added = Vec::new();
     let new_id = OwnedRoomId::from(new);
-    if let Some(rule) = rules.room.get(old)
-        && !rules.room.contains(new)
+    if let Some(rule) = rules.room.get(old.as_str())
+        && !rules.room.contains(new.as_str())
     {
         let rule = NewSimplePushRule::new(new_id.clone(), rule.actions.clone());
         added.push(NewPushRule::Room(rule));

@@ -85,8 +85,12 @@ async fn messages_of_ignored_users_are_left_out_of_history() {
     set(&bob, "m.ignored_user_list", list).await;
     let page = bob.messages(&room, "dir=f&limit=100").await.ok();
     assert_eq!(texts(&page["chunk"]), ["two"], "nobody ignores themselves");
-    let types: Vec<&str> = page["chunk"].as_array().unwrap().iter()
-        .filter_map(|event| event["type"].as_str()).collect();
+    let types: Vec<&str> = page["chunk"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|event| event["type"].as_str())
+        .collect();
     assert!(types.contains(&"m.room.create"), "state stays");
     let context = bob.context(&room, &middle).await.ok();
     assert!(texts(&context["events_after"]).is_empty());
@@ -123,10 +127,9 @@ async fn who_knocks_is_let_in() {
     let room = alice.create_room(json!({ "room_version": "10" })).await;
     let knock = format!("v3/knock/{room}?via=example.org&server_name=example.org");
     assert_eq!(bob.post(&knock, json!({})).await.outcome(), (403, "M_FORBIDDEN"));
-    for rule in [
-        json!({ "join_rule": "knock" }),
-        json!({ "join_rule": "knock_restricted", "allow": [] }),
-    ] {
+    for rule in
+        [json!({ "join_rule": "knock" }), json!({ "join_rule": "knock_restricted", "allow": [] })]
+    {
         alice.set(&room, "m.room.join_rules", rule).await;
         let reason = json!({ "reason": "Let me in" });
         assert_eq!(bob.post(&knock, reason).await.ok()["room_id"], json!(room));

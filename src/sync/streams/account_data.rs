@@ -63,7 +63,10 @@ pub(crate) fn ignored_users(
 pub(crate) fn read_ignored_users(step: &Step<'_>) -> Result<HashSet<UserNid>, ApiError> {
     let data = step.sources.users.account_data();
     let content = data.read(step.reader, step.user_id, None, IGNORED_USERS)?;
-    Ok(ignored_users(content.as_deref(), step.interner()))
+    let mut ignored = ignored_users(content.as_deref(), step.interner());
+    // Nobody stops hearing themselves.
+    ignored.remove(&step.interner().user(step.user_id));
+    Ok(ignored)
 }
 
 #[cfg(test)]
