@@ -158,14 +158,12 @@ impl DelayedEvents {
         }
         match action {
             Action::Restart => self.restart(delay_id, row).await,
-            Action::Send => match self.send(delay_id, &row).await {
-                Ok(outcome) => {
-                    let outcome = Outcome { reason: Reason::Action, ..outcome };
-                    self.finalize(delay_id, row, outcome).await
-                }
-                // It waits on: whoever wanted it now learns why it cannot be.
-                Err(error) => Err(error),
-            },
+            Action::Send => {
+                // One that cannot be sent waits on, and whoever wanted it learns why.
+                let outcome = self.send(delay_id, &row).await?;
+                let outcome = Outcome { reason: Reason::Action, ..outcome };
+                self.finalize(delay_id, row, outcome).await
+            }
             Action::Cancel => {
                 let outcome = self.outcome(Reason::Action);
                 self.finalize(delay_id, row, outcome).await

@@ -107,7 +107,7 @@ impl DelayedEvents {
         let mut batch = Batch::new();
         batch.delete(&DELAYED_EVENTS_DUE, &due_key(delay_id, &row));
         batch.put(&DELAYED_EVENTS_DUE, &due_key(delay_id, &restarted), &());
-        self.replace(&mut batch, delay_id, row, restarted);
+        replace(&mut batch, delay_id, row, restarted);
         self.write(batch).await
     }
 
@@ -125,20 +125,8 @@ impl DelayedEvents {
         batch.delete(&DELAYED_EVENTS_BY_USER, &user_key(delay_id, &row));
         batch.put(&DELAYED_EVENTS_BY_USER, &user_key(delay_id, &done), &());
         batch.delete(&DELAYED_STATES, &DelayedStateKey { room, delay_id: delay_id.to_owned() });
-        self.replace(&mut batch, delay_id, row, done);
+        replace(&mut batch, delay_id, row, done);
         self.write(batch).await
-    }
-
-    fn replace(
-        &self,
-        batch: &mut Batch,
-        delay_id: &str,
-        old: DelayedEventRow,
-        new: DelayedEventRow,
-    ) {
-        let key = delay_id.to_owned();
-        batch.check(&DELAYED_EVENTS, &key, Some(&Json(old)));
-        batch.put(&DELAYED_EVENTS, &key, &Json(new));
     }
 
     async fn forget_old(&self, row: &DelayedEventRow) -> Result<Batch, ApiError> {
@@ -172,14 +160,20 @@ impl DelayedEvents {
         batch.touch(TOPIC);
         match self.database().commit(batch, Durability::Synced).await {
             Ok(_) => Ok(()),
-            // The locks keep this from happening but for two users of one transaction.
+            // The locks keep this from happening.
             Err(CommitError::Conflict) => Err(no_such_event()),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-pub(super) fn due_key(delay_id: &str, row: &DelayedEventRow) -> DelayedDueKey {
+fn replace(batch: &mut Batch, delay_id: &str, old: DelayedEventRow, new: DelayedEventRow) {
+    let key = delay_id.to_owned();
+    batch.check(&DELAYED_EVENTS, &key, Some(&Json(old)));
+    batch.put(&DELAYED_EVENTS, &key, &Json(new));
+}
+
+fn due_key(delay_id: &str, row: &DelayedEventRow) -> DelayedDueKey {
     DelayedDueKey { due_ts: row.due_ts(), delay_id: delay_id.to_owned() }
 }
 

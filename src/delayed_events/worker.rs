@@ -203,8 +203,8 @@ impl DelayedEvents {
     /// A row, inside a read step.
     pub(super) fn row(
         reader: &Reader<'_>,
-        delay_id: &String,
+        delay_id: &str,
     ) -> Result<Option<DelayedEventRow>, kv::Error> {
-        Ok(reader.get(&DELAYED_EVENTS, delay_id)?.map(|Json(row)| row))
+        Ok(reader.get(&DELAYED_EVENTS, &delay_id.to_owned())?.map(|Json(row)| row))
     }
 }

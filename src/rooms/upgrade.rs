@@ -1,14 +1,14 @@
 //! Upgrading a room: a new room takes its place.
 //!
-//! The order is safe to stop at any point and to try again. First the new room is made, whole, with a
-//! note that it is to replace the old one; then the rest of what may be much (bans, the children of a
-//! space); then, in one commit, the old room points to the new one, its aliases and its place in the
-//! directory move, and the note goes. Who tries again goes on with the room that the note names; once
-//! the old room points to it, that room is the answer.
+//! The order is safe to stop at any point and to try again. First the new room is made with a note that
+//! it is to replace the old one; then comes what may be much (bans, the children of a space) and the
+//! creator steps down to their level; then, in one commit, the old room points to the new one, its
+//! aliases and its place in the directory move, and the note goes. Who tries again goes on with the
+//! room that the note names; once the old room points to it, that room is the answer.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
 
-use kv::{Batch, Direction, Json, Position};
+use kv::{Batch, Direction, Json};
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType,
     room_version_rules::RoomVersionRules,
@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{
     NewEvent, Room, Rooms, alias,
     create::{self, CreateRoom, Preset},
+    directory,
     draft::Draft,
     membership::MemberProfile,
     state_view::{Part, events_of_state},
@@ -112,6 +113,9 @@ impl Rooms {
             None => self.make_replacement(room, &wanted, &rules, &inheritance).await?,
         };
         self.copy_bans_and_children(room, &replacement, &wanted.sender).await?;
+        let request = new_room(room, &wanted, &rules, &inheritance);
+        let levels = levels_of(&request, &rules, &inheritance)?;
+        self.settle_levels(&replacement, &wanted.sender, levels).await?;
         self.replace(room, &replacement, &wanted).await?;
         Ok(replacement.id.clone())
     }
@@ -230,6 +234,25 @@ impl Rooms {
         Ok(())
     }
 
+    /// Sets the power levels that stay, once nothing more is to be copied.
+    async fn settle_levels(
+        &self,
+        new: &Room,
+        sender: &OwnedUserId,
+        levels: Map<String, Value>,
+    ) -> Result<(), ApiError> {
+        let kind = TimelineEventType::RoomPowerLevels;
+        let event = NewEvent::state(sender.clone(), kind, "", &levels)?;
+        let now = self.clock().now();
+        self.write(new, move |draft| {
+            if object(draft, "m.room.power_levels")?.as_ref() != Some(&levels) {
+                allow_refusal(draft.add(&event, now, None))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Lets the old room point to the new one, and moves its names, in one commit.
     async fn replace(&self, old: &Room, new: &Room, wanted: &Upgrade) -> Result<(), ApiError> {
         let (new, wanted) = (new.clone(), wanted.clone());
@@ -331,8 +354,8 @@ fn new_room(
     }
 }
 
-/// The first events of the new room. The power levels come last: until then the creator may do all,
-/// also where the old room leaves the sender too little for it.
+/// The first events of the new room. The creator may do all until everything is copied, also where
+/// the old room leaves the sender too little for it.
 fn first_events(
     request: &CreateRoom,
     rules: &RoomVersionRules,
@@ -355,18 +378,43 @@ fn first_events(
             redacts: None,
         });
     }
-    let levels = match &inheritance.levels {
-        Some(levels) => new_levels(levels.clone(), request, rules, inheritance.privileged),
-        None => create::power_levels(request, rules),
-    };
-    let of = |levels: &Map<String, Value>| {
-        let kind = TimelineEventType::RoomPowerLevels;
-        NewEvent::state(creator.clone(), kind, "", levels)
-    };
-    let event = of(&levels)?;
-    let is_sound = validate::check_new_event(&event).is_ok();
-    events.push(if is_sound { event } else { of(&create::power_levels(request, rules))? });
+    let levels = raised_levels(levels_of(request, rules, inheritance)?, request, rules);
+    let kind = TimelineEventType::RoomPowerLevels;
+    events.push(NewEvent::state(creator.clone(), kind, "", &levels)?);
     Ok(events)
+}
+
+/// The power levels that the new room ends up with.
+fn levels_of(
+    request: &CreateRoom,
+    rules: &RoomVersionRules,
+    inheritance: &Inheritance,
+) -> Result<Map<String, Value>, ApiError> {
+    let Some(levels) = &inheritance.levels else { return Ok(create::power_levels(request, rules)) };
+    let levels = new_levels(levels.clone(), request, rules, inheritance.privileged);
+    let kind = TimelineEventType::RoomPowerLevels;
+    let event = NewEvent::state(request.creator.clone(), kind, "", &levels)?;
+    let is_sound = validate::check_new_event(&event).is_ok();
+    Ok(if is_sound { levels } else { create::power_levels(request, rules) })
+}
+
+/// The same with the creator above everybody and everything, where creators are not so anyway.
+fn raised_levels(
+    mut levels: Map<String, Value>,
+    request: &CreateRoom,
+    rules: &RoomVersionRules,
+) -> Map<String, Value> {
+    if rules.authorization.explicitly_privilege_room_creators {
+        return levels;
+    }
+    let nested = ["users", "events"].into_iter().filter_map(|field| levels.get(field));
+    let nested = nested.filter_map(Value::as_object).flat_map(Map::values);
+    let highest = levels.values().chain(nested).filter_map(Value::as_i64).max().unwrap_or(0);
+    let users = levels.entry("users").or_insert_with(|| json!({}));
+    if let Some(users) = users.as_object_mut() {
+        users.insert(request.creator.to_string(), json!(highest.max(100)));
+    }
+    levels
 }
 
 /// Join rules that the new version does not know become those of an invite.
@@ -489,7 +537,7 @@ fn move_names(draft: &mut Draft<'_>, new: &Room) -> Result<(), ApiError> {
     }
     if draft.reader.contains(&PUBLIC_ROOMS, &old)? {
         batch.delete(&PUBLIC_ROOMS, &old);
-        batch.put(&PUBLIC_ROOMS, &new.nid, &Position::pending(0));
+        directory::list(&mut batch, new.nid);
     }
     draft.extra.append(batch);
     Ok(())

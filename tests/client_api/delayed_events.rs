@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use causerie::{
+    rooms::{NewEvent, Transaction},
+    server::Server,
+    storage::schema::delayed_events::DELAYED_EVENTS,
+};
 use http::Method;
+use ruma::RoomId;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, text, texts};
@@ -205,4 +211,44 @@ async fn what_cannot_be_sent_says_why() {
     let list = bob.get(&format!("{BASE}/finalised")).await.ok();
     assert_eq!(list["finalised"][0]["outcome"], json!("cancel"));
     assert_eq!(list["finalised"][0]["reason"], json!("error"));
+}
+
+#[tokio::test]
+async fn an_event_outlives_a_restart_and_a_crash_right_after_it_was_sent() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let delay_id = delay(&alice, &room, "later", 10_000).await;
+    // The crash: it is sent, and not marked.
+    let rooms = &server.server.rooms;
+    let known = rooms.known_room(<&RoomId>::try_from(&*room).unwrap()).await.unwrap();
+    let content = json!({ "msgtype": "m.text", "body": "later" });
+    let event = NewEvent {
+        sender: alice.user.user_id.clone(),
+        event_type: "m.room.message".into(),
+        state_key: None,
+        content: serde_json::value::to_raw_value(&content).unwrap(),
+        redacts: None,
+    };
+    let transaction = Transaction {
+        device_id: String::new(),
+        endpoint: "delayed_event".to_owned(),
+        transaction_id: delay_id.clone(),
+    };
+    let sent = rooms.send(&known, event, Some(transaction)).await.unwrap();
+    let (config, store) = (server.server.config.clone(), server.server.store.clone());
+    let clock = server.clock.clone();
+    drop(server);
+    clock.advance(Duration::from_secs(60));
+    let again = Server::build(config, store.clone(), clock).await.unwrap();
+    let outcome = loop {
+        let key = delay_id.clone();
+        let row = store.read(move |reader| reader.get(&DELAYED_EVENTS, &key)).await.unwrap();
+        if let Some(outcome) = row.unwrap().0.outcome {
+            break outcome;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(outcome.event_id, Some(sent.event_id));
+    drop(again);
 }

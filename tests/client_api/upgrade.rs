@@ -191,3 +191,29 @@ async fn t83_settings_move_only_where_the_old_room_says_so() {
     assert_eq!(has(&bob, &new).await, [true; 4]);
     assert_eq!(has(&bob, &room).await, [true; 4]);
 }
+
+#[tokio::test]
+async fn a_moderator_who_upgrades_stays_one() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let carol = server.client("carol").await;
+    let levels = json!({
+        "users": { alice.id(): 100, bob.id(): 50 },
+        "events": { "m.room.tombstone": 50 },
+        "ban": 100,
+    });
+    let wanted = json!({
+        "preset": "public_chat", "room_version": "10", "power_level_content_override": levels,
+    });
+    let old = alice.create_room(wanted).await;
+    bob.join(&old).await;
+    alice.act_on(&old, "ban", &carol).await.ok();
+    let before = alice.state(&old, "m.room.power_levels").await.ok();
+    let new = upgrade(&bob, &old, "11").await;
+    assert_eq!(bob.state(&new, "m.room.power_levels").await.ok(), before);
+    let path = format!("v3/rooms/{new}/state/m.room.member/{}", carol.id());
+    assert_eq!(bob.get(&path).await.ok()["membership"], json!("ban"));
+    // In the old room the sender may not change the levels: they stay.
+    assert_eq!(alice.state(&old, "m.room.power_levels").await.ok(), before);
+    assert!(bob.state(&old, "m.room.tombstone").await.status.is_success());
+}
