@@ -199,7 +199,7 @@ async fn a_moderator_who_upgrades_stays_one() {
     let carol = server.client("carol").await;
     let levels = json!({
         "users": { alice.id(): 100, bob.id(): 50 },
-        "events": { "m.room.tombstone": 50 },
+        "events": { "m.room.tombstone": 50, "m.room.power_levels": 100 },
         "ban": 100,
     });
     let wanted = json!({
