@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use crate::{
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
+    delayed_events::DelayedEvents,
     egress::Egress,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
@@ -121,10 +122,13 @@ impl Server {
         };
         let told = (typing.clone(), presence.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
+        let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
+        delayed_events.start(&tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
             rooms: rooms.clone(),
+            delayed_events,
             receipts: Receipts::new(store.clone()),
             typing,
             presence,

@@ -16,7 +16,10 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{ClientApi, membership_change::member_profile};
+use super::{
+    ClientApi,
+    membership_change::{member_profile, no_invites_by_address},
+};
 use crate::{
     error::ApiError,
     http::Requester,
@@ -32,7 +35,7 @@ pub async fn create_room(
 ) -> Result<v3::Response, ApiError> {
     app.limits.room_creation.check(&auth.user_id)?;
     if !request.invite_3pid.is_empty() {
-        return Err(ApiError::forbidden("This server invites nobody by e-mail or phone"));
+        return Err(no_invites_by_address());
     }
     for user_id in &request.invite {
         app.limits.invites_per_issuer.check(&auth.user_id)?;

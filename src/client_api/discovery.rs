@@ -41,7 +41,12 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "com.beeper.msc4169",
     "org.matrix.msc3026.busy_presence",
     "org.matrix.msc3030",
+    "org.matrix.msc3266",
     "org.matrix.msc3981",
+    "org.matrix.msc4140",
+    "org.matrix.msc4151",
+    "org.matrix.msc4155",
+    "org.matrix.msc4380.stable",
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
 ];
@@ -114,6 +119,12 @@ pub(super) async fn get_capabilities(
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let delayed = &app.config.delayed_events;
+    let delayed = json!({
+        "max_delay_ms": delayed.delay_seconds_max.saturating_mul(1000),
+        "max_scheduled": delayed.scheduled_per_user_max,
+    });
+    capabilities.set("org.matrix.msc4140.delayed_events", delayed).map_err(ApiError::internal)?;
     Ok(get_capabilities::v3::Response::new(capabilities))
 }
 

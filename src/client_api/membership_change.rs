@@ -25,6 +25,7 @@ use crate::{
         Room,
         membership::{Change, MemberProfile},
     },
+    users::successors,
 };
 
 /// How long a reason may be, in bytes.
@@ -76,7 +77,7 @@ pub async fn invite(
     request: invite_user::v3::Request,
 ) -> Result<invite_user::v3::Response, ApiError> {
     let InvitationRecipient::UserId(recipient) = request.recipient else {
-        return Err(ApiError::forbidden("This server invites nobody by e-mail or phone"));
+        return Err(no_invites_by_address());
     };
     app.limits.invites_per_issuer.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
@@ -176,9 +177,14 @@ async fn join(
 ) -> Result<(), ApiError> {
     app.limits.joins.check(&auth.user_id)?;
     app.limits.joins_per_room.peek(&room.id)?;
+    let user_id = auth.user_id.clone();
+    let was_in = app.rooms.has_joined(room, &user_id).await?;
     let change = own(app, auth, reason).await?;
     app.rooms.join(room, change).await?;
     charge_joined(app, room);
+    if !was_in {
+        successors::carry_over(&app.users, &app.rooms, room, &user_id).await;
+    }
     Ok(())
 }
 
@@ -230,6 +236,12 @@ async fn charge_invite(
     }
     app.limits.invites_per_room.check(&room.id)?;
     app.limits.invites_per_user.check(target)
+}
+
+/// Nobody is invited by an address: this server uses no identity server.
+pub(super) fn no_invites_by_address() -> ApiError {
+    let message = "This server invites nobody by e-mail or phone";
+    ApiError::new(http::StatusCode::FORBIDDEN, "M_THREEPID_DENIED", message)
 }
 
 async fn own(app: &ClientApi, auth: Requester, reason: Option<String>) -> Result<Change, ApiError> {

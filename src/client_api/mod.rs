@@ -9,6 +9,7 @@ pub mod alias;
 pub mod config;
 pub mod context;
 pub mod create_room;
+pub mod delayed_events;
 pub mod device;
 pub mod discovery;
 pub mod filter;
@@ -24,11 +25,13 @@ pub mod read_routes;
 pub mod receipt;
 pub mod related;
 pub mod relations;
+pub mod reporting;
 pub mod room;
 pub mod routes;
 pub mod rtc;
 pub mod send;
 pub mod session;
+pub mod space;
 pub mod state;
 pub mod sync;
 pub mod tag;
@@ -37,6 +40,7 @@ pub mod threads;
 pub mod timestamp;
 pub mod typing;
 pub mod uiaa;
+pub mod upgrade;
 pub mod voip;
 
 use std::sync::Arc;
@@ -44,6 +48,7 @@ use std::sync::Arc;
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
+    delayed_events::DelayedEvents,
     egress::Egress,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
@@ -62,6 +67,8 @@ pub struct ClientApi {
     pub users: Users,
     /// The event graph.
     pub rooms: Rooms,
+    /// Events that are sent later.
+    pub delayed_events: DelayedEvents,
     /// Receipts.
     pub receipts: Receipts,
     /// Who types.

@@ -25,6 +25,8 @@ pub struct RateLimits {
     pub room_creation: RateLimiter,
     /// Presence that is set, by user.
     pub presence: RateLimiter,
+    /// Reports, by user.
+    pub reports: RateLimiter,
 }
 
 impl RateLimits {
@@ -46,6 +48,7 @@ impl RateLimits {
             invites_per_issuer: limiter(&config.invites_per_issuer),
             room_creation: limiter(&config.room_creation),
             presence: limiter(&config.presence),
+            reports: limiter(&config.reports),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    ClientApi, account_routes::account_routes, alias, create_room, membership_change, read_marker,
-    read_routes::read_routes, receipt, send, sync, typing,
+    ClientApi, account_routes::account_routes, alias, create_room, delayed_events,
+    membership_change, read_marker, read_routes::read_routes, receipt, reporting, send, space,
+    sync, typing, upgrade,
 };
 use crate::http::{Options, Routes};
 
@@ -22,6 +23,7 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
     let routes = Routes::new(state);
     let routes = sync_routes(read_routes(account_routes(routes)));
+    let routes = room_feature_routes(delayed_event_routes(routes));
     write_routes(routes)
 }
 
@@ -38,8 +40,8 @@ fn sync_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 fn write_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let event = Options::DEFAULT.event();
     routes
-        .add_with(event.more_paths(&EMPTY_STATE_KEY), send::send_state)
-        .add_with(event, send::send_message)
+        .add_rendered(event.more_paths(&EMPTY_STATE_KEY), delayed_events::send_state)
+        .add_rendered(event, delayed_events::send_message)
         .add(send::redact)
         .add(create_room::create_room)
         .add(alias::get)
@@ -57,4 +59,26 @@ fn write_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(membership_change::unban)
         .add(alias::get_visibility)
         .add(alias::set_visibility)
+}
+
+/// Events that are sent later.
+fn delayed_event_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(delayed_events::send_delayed_event)
+        .add(delayed_events::update_delayed_event)
+        .add(delayed_events::update_delayed_event_by_body)
+        .add_raw(&Method::GET, delayed_events::LIST_PATHS, delayed_events::get_delayed_events)
+        .add_raw(&Method::GET, delayed_events::EVENT_PATHS, delayed_events::get_delayed_event)
+}
+
+/// Upgrades, spaces, summaries and reports.
+fn room_feature_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let summary = Options::DEFAULT.more_paths(&space::OLD_SUMMARY_PATHS);
+    routes
+        .add(upgrade::upgrade_room)
+        .add(space::get_hierarchy)
+        .add_with(summary, space::get_summary)
+        .add(reporting::report_room)
+        .add(reporting::report_content)
+        .add(reporting::report_user)
 }

@@ -18,6 +18,7 @@ use crate::{
     error::ApiError,
     http::Requester,
     rooms::{NewEvent, Transaction, redacts_of},
+    users::successors,
 };
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
@@ -65,10 +66,12 @@ pub async fn send_state(
         charge_member_event(&app, &room, who, &content).await?
     };
     let state_key = Some(request.state_key);
+    let user_id = auth.user_id.clone();
     let event = NewEvent { sender: auth.user_id, event_type, state_key, content, redacts: None };
     let sent = app.rooms.send(&room, event, None).await?;
     if joins {
         charge_joined(&app, &room);
+        successors::carry_over(&app.users, &app.rooms, &room, &user_id).await;
     }
     Ok(send_state_event::v3::Response::new(sent.event_id))
 }

@@ -11,7 +11,7 @@ use ruma::server_name;
 
 use super::Config;
 
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: &[(&str, &str)] = &[
     ("server", include_str!("server.rs")),
     ("database", include_str!("database.rs")),
     ("egress", include_str!("egress.rs")),
@@ -20,6 +20,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("rooms", include_str!("rooms.rs")),
     ("presence", include_str!("presence.rs")),
     ("calls", include_str!("calls.rs")),
+    ("delayed_events", include_str!("delayed_events.rs")),
     ("limits", include_str!("limits.rs")),
     ("logging", include_str!("logging.rs")),
     ("metrics", include_str!("metrics.rs")),
@@ -78,7 +79,7 @@ fn render() -> String {
     let config = Config::for_server(server_name!("example.org").to_owned());
     let defaults = toml::Table::try_from(&config).unwrap();
     let mut text = HEAD.to_owned();
-    for (section, source) in SECTIONS {
+    for &(section, source) in SECTIONS {
         let (docs, fields) = parse_section(source);
         text.push('\n');
         comment(&mut text, &docs);

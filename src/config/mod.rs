@@ -8,6 +8,7 @@
 
 mod calls;
 mod database;
+mod delayed_events;
 mod egress;
 mod error;
 mod limits;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     calls::CallsConfig,
     database::DatabaseConfig,
+    delayed_events::DelayedEventsConfig,
     egress::EgressConfig,
     error::ConfigError,
     limits::LimitsConfig,
@@ -75,6 +77,9 @@ pub struct Config {
     /// The servers that carry voice and video.
     #[serde(default)]
     pub calls: CallsConfig,
+    /// Events that are sent later.
+    #[serde(default)]
+    pub delayed_events: DelayedEventsConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -98,6 +103,7 @@ impl Config {
             rooms: RoomsConfig::default(),
             presence: PresenceConfig::default(),
             calls: CallsConfig::default(),
+            delayed_events: DelayedEventsConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

@@ -52,6 +52,9 @@ pub struct RateLimitsConfig {
     /// How often a user says how they are.
     pub presence: RateLimit,
 
+    /// What a user reports as inappropriate.
+    pub reports: RateLimit,
+
     /// Profiles that a user looks up.
     pub profile_lookups: RateLimit,
 }
@@ -74,6 +77,7 @@ impl Default for RateLimitsConfig {
             invites_per_issuer: RateLimit::new(0.3, 10),
             room_creation: RateLimit::new(0.016, 10),
             presence: RateLimit::new(0.3, 10),
+            reports: RateLimit::new(0.05, 10),
             profile_lookups: RateLimit::new(1.0, 500),
         }
     }

@@ -99,12 +99,44 @@ impl Rooms {
         for (user_id, _) in &request.invites {
             self.check_reachable(user_id)?;
         }
+        let wanted = request.clone();
+        self.create_in(&request, (&version, &rules), move |draft, now| {
+            add_first_events(draft, &wanted, now)
+        })
+        .await
+    }
+
+    /// Creates a room with other first events than those of the request, after its create event.
+    pub(super) async fn create_with(
+        &self,
+        request: &CreateRoom,
+        first: impl Fn(&mut Draft<'_>, MilliSecondsSinceUnixEpoch) -> Result<(), ApiError>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<OwnedRoomId, ApiError> {
+        let version = request.version.clone().unwrap_or_else(|| self.default_version().clone());
+        let rules = creatable(&version)?;
+        self.create_in(request, (&version, &rules), first).await
+    }
+
+    async fn create_in(
+        &self,
+        request: &CreateRoom,
+        (version, rules): (&RoomVersionId, &RoomVersionRules),
+        first: impl Fn(&mut Draft<'_>, MilliSecondsSinceUnixEpoch) -> Result<(), ApiError>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<OwnedRoomId, ApiError> {
         let now = self.clock().now();
         // From version 12 on, two rooms that are created alike in the same millisecond would be
         // one: then the later one moves on by a millisecond.
         for delay in 0..ATTEMPTS_MAX {
             let now = MilliSecondsSinceUnixEpoch(now.0.saturating_add(delay.into()));
-            if let Some(room_id) = self.try_create(&request, (&version, &rules), now).await? {
+            if let Some(room_id) =
+                self.try_create(request, (version, rules), now, first.clone()).await?
+            {
                 return Ok(room_id);
             }
         }
@@ -116,12 +148,14 @@ impl Rooms {
         request: &CreateRoom,
         (version, rules): (&RoomVersionId, &RoomVersionRules),
         now: MilliSecondsSinceUnixEpoch,
+        first: impl Fn(&mut Draft<'_>, MilliSecondsSinceUnixEpoch) -> Result<(), ApiError>
+        + Send
+        + 'static,
     ) -> Result<Option<OwnedRoomId>, ApiError> {
         let (pdu, hash) = self.create_event(request, version, rules, now)?;
         let room_id = pdu.room_id().to_owned();
         let nid = self.interner().room(&room_id);
         let room = Room::new(nid, room_id.clone(), version.clone())?;
-        let request = request.clone();
         let made = self
             .write_new(&room, move |draft| {
                 draft.accept(Accepted {
@@ -134,7 +168,7 @@ impl Rooms {
                     changes: Vec::new(),
                     transaction: None,
                 })?;
-                add_first_events(draft, &request, now)
+                first(draft, now)
             })
             .await?;
         Ok(made.map(|()| room_id))
@@ -178,7 +212,7 @@ impl Rooms {
 }
 
 /// The rules of a version in which this server makes rooms.
-fn creatable(version: &RoomVersionId) -> Result<RoomVersionRules, ApiError> {
+pub(super) fn creatable(version: &RoomVersionId) -> Result<RoomVersionRules, ApiError> {
     let unsupported = || {
         ApiError::unsupported_room_version(format!(
             "This server makes no rooms of version {version}"
@@ -220,6 +254,7 @@ fn add_first_events(
         draft.add(&event, now, None).map_err(invalid_state)?;
     }
     for (user_id, profile) in &request.invites {
+        draft.rooms.check_invite_wanted(draft.reader, user_id, &request.creator)?;
         let mut content = profile.content("invite");
         if request.is_direct {
             content.insert("is_direct".to_owned(), json!(true));
@@ -291,7 +326,7 @@ fn first_events(request: &CreateRoom, rules: &RoomVersionRules) -> Result<Vec<Ne
     Ok(events)
 }
 
-fn power_levels(request: &CreateRoom, rules: &RoomVersionRules) -> Map<String, Value> {
+pub(super) fn power_levels(request: &CreateRoom, rules: &RoomVersionRules) -> Map<String, Value> {
     let privileged = rules.authorization.explicitly_privilege_room_creators;
     let mut users: BTreeMap<&OwnedUserId, i64> = BTreeMap::new();
     if !privileged {

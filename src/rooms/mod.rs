@@ -5,6 +5,7 @@
 //!
 //! `rooms` never calls `sync`, `users` or `client_api`: those look at what was committed.
 
+pub mod access;
 pub mod alias;
 mod auth;
 mod commit;
@@ -17,23 +18,27 @@ pub mod fields;
 pub mod filter;
 pub mod fsck;
 mod head;
+pub mod hierarchy;
 pub mod history;
-pub mod ignored;
 mod levels;
 pub mod members;
 pub mod membership;
 mod notify;
+pub mod preferences;
 pub mod receive;
 mod redaction;
 pub mod relations;
 pub mod render;
+pub mod reports;
 mod resolve;
 pub mod send;
 pub mod state;
 pub mod state_view;
 pub mod threads;
+pub mod summary;
 pub mod timeline;
 pub mod timestamp;
+pub mod upgrade;
 mod validate;
 pub mod visibility;
 
@@ -57,7 +62,7 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 
-pub(crate) use self::validate::redacts_of;
+pub(crate) use self::validate::{check_new_event, redacts_of};
 pub use self::{
     compose::NewEvent,
     event::{Pdu, StoredEvent},
@@ -115,6 +120,8 @@ struct Inner {
     parts: Parts,
     rooms: Mutex<HashMap<RoomNid, Room>>,
     events: Cache<EventKey, Arc<StoredEvent>, EventWeight>,
+    summaries: summary::Summaries,
+    walks: hierarchy::Walks,
     /// The position of the newest redaction (or first relation to an event): what an older view
     /// holds may be the text that was redacted, and is not cached.
     last_redaction: AtomicU64,
@@ -181,6 +188,8 @@ impl Rooms {
             parts,
             rooms: Mutex::default(),
             events,
+            summaries: summary::summaries(),
+            walks: hierarchy::walks(),
             last_redaction: 0.into(),
             generations: 0.into(),
         }))
@@ -363,19 +372,24 @@ impl Rooms {
     fn event_was_rewritten(&self, room: RoomNid, event: EventNid, position: Position) {
         self.0.last_redaction.fetch_max(position.as_u64(), SeqCst);
         self.0.events.remove(&EventKey { room, event });
+        self.0.summaries.remove(&room);
     }
 
     /// Remembers an event as it was at a position; nothing that a later redaction may have taken.
     fn cache_event(&self, room: RoomNid, event: Arc<StoredEvent>, at: Position) {
-        let is_old = || self.0.last_redaction.load(SeqCst) > at.as_u64();
-        if is_old() {
+        if self.was_redacted_since(at) {
             return;
         }
         let key = EventKey { room, event: event.nid };
         self.0.events.insert(key.clone(), event);
-        if is_old() {
+        if self.was_redacted_since(at) {
             self.0.events.remove(&key);
         }
+    }
+
+    /// Whether anything was redacted after a position: a view of that time may hold the text.
+    fn was_redacted_since(&self, at: Position) -> bool {
+        self.0.last_redaction.load(SeqCst) > at.as_u64()
     }
 
     fn next_generation(&self) -> u64 {

@@ -18,7 +18,7 @@ use crate::{
     error::ApiError,
     id::RoomNid,
     storage::{
-        rows::{TimelineEntry, TimelinePosition},
+        rows::{EventFlags, TimelineEntry, TimelinePosition},
         schema::rooms::{TIMELINE, TimelineKey},
     },
 };
@@ -237,6 +237,9 @@ fn wanted(
 ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
     let admitted = filter.admits_entry(entry);
     if admitted == Some(false) {
+        return Ok(None);
+    }
+    if !entry.flags.has(EventFlags::STATE) && viewer.ignores(reader, entry.sender)? {
         return Ok(None);
     }
     let room = viewer.room().clone();

@@ -17,7 +17,7 @@ const LEVELS: [&str; 7] =
 ///
 /// # Errors
 /// 400 with what is wrong.
-pub(super) fn check_new_event(event: &NewEvent) -> Result<(), ApiError> {
+pub(crate) fn check_new_event(event: &NewEvent) -> Result<(), ApiError> {
     match (&event.event_type, &event.state_key) {
         (TimelineEventType::RoomPowerLevels, Some(_)) => check_power_levels(event),
         (TimelineEventType::RoomMember, Some(state_key)) => check_member(event, state_key),
@@ -62,7 +62,8 @@ fn check_member_in_room(draft: &Draft<'_>, event: &NewEvent) -> Result<(), ApiEr
     };
     let membership = content.get("membership").and_then(Value::as_str);
     if membership == Some("invite") {
-        return draft.rooms.check_reachable(&target);
+        draft.rooms.check_reachable(&target)?;
+        return draft.rooms.check_invite_wanted(draft.reader, &target, &event.sender);
     }
     if membership != Some("join") || draft.membership(target.as_str())? == Membership::Join {
         return Ok(());

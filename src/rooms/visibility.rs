@@ -19,7 +19,7 @@ use std::{
 use kv::Reader;
 use ruma::{OwnedUserId, UserId};
 
-use super::{Room, Rooms, StoredEvent, ignored::ignored_users, state};
+use super::{Room, Rooms, StoredEvent, preferences, state};
 use crate::{
     error::ApiError,
     id::{EventNid, StateKeyNid, UserNid},
@@ -126,11 +126,11 @@ pub struct Viewer {
     /// The current membership; `None` also for whoever forgot the room.
     row: Option<MembershipRow>,
     departure: OnceCell<Option<Departure>>,
-    ignored: OnceCell<HashSet<UserNid>>,
     last: Option<(StateRef, Facts)>,
     states: HashMap<StateRef, Facts>,
     visibilities: HashMap<EventNid, HistoryVisibility>,
     memberships: HashMap<EventNid, Membership>,
+    ignored: OnceCell<HashSet<UserNid>>,
 }
 
 impl std::fmt::Debug for Viewer {
@@ -158,11 +158,11 @@ impl Viewer {
             user_id: user_id.to_owned(),
             row,
             departure: OnceCell::new(),
-            ignored: OnceCell::new(),
             last: None,
             states: HashMap::new(),
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
+            ignored: OnceCell::new(),
         })
     }
 
@@ -196,11 +196,12 @@ impl Viewer {
         if let Some(ignored) = self.ignored.get() {
             return Ok(ignored);
         }
-        let ignored = ignored_users(reader, self.rooms.interner(), &self.user_id)?;
+        let ignored = preferences::ignored_users(self.rooms.interner(), reader, &self.user_id)?;
         Ok(self.ignored.get_or_init(|| ignored))
     }
 
-    /// Whether the reader ignores a user.
+    /// Whether the reader ignores a user: then none of their messages are shown. Their state is, or
+    /// the room would fall apart.
     pub fn ignores(&self, reader: &Reader<'_>, user: UserNid) -> Result<bool, ApiError> {
         Ok(self.ignored(reader)?.contains(&user))
     }

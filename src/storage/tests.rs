@@ -14,6 +14,8 @@ use super::{
         AggregationRow, EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow,
         OverlayRow, RelationRow, StateChange, StateChanges, StateKeyName, StateRef, ThreadRow,
         TimelineEntry, TimelinePosition, TransactionMark,
+        delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+        reports::{ReportRow, ReportSubject, UpgradeRow},
         rooms::{AliasRow, RoomInfo},
         users::{
             AccessTokenRow, AccountDataRow, AccountRow, DeviceRow, DeviceSeenRow, ProfileRow,
@@ -21,7 +23,9 @@ use super::{
         },
     },
     schema::{
+        delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
+        reports::UpgradeKey,
         rooms::{
             AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey,
             MembershipKey, OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey,
@@ -82,6 +86,8 @@ fn the_bytes_are_what_they_were() {
     state_rows(&mut encodings);
     user_rows(&mut encodings);
     server_rows(&mut encodings);
+    delayed_events(&mut encodings);
+    reports_and_upgrades(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -321,4 +327,60 @@ fn server_rows(encodings: &mut Encodings) {
     };
     Json(key).encode(&mut writer);
     encodings.line("row", "SigningKeyRow", writer.as_bytes());
+}
+
+fn delayed_events(encodings: &mut Encodings) {
+    let (user_id, delay_id) = ("@a:hs1".to_owned(), "d".to_owned());
+    let due = DelayedDueKey { due_ts: 0x71, delay_id: delay_id.clone() };
+    encodings.key("DelayedDueKey", &due);
+    let of_user = DelayedUserKey { user_id, finalized: 1, ts: 0x72, delay_id: delay_id.clone() };
+    encodings.key("DelayedUserKey", &of_user);
+    encodings.key("DelayedStateKey", &DelayedStateKey { room: ROOM, delay_id });
+    let transaction = ClientTransaction {
+        device_id: "D".to_owned(),
+        endpoint: "send".to_owned(),
+        id: "t".to_owned(),
+    };
+    let outcome = Outcome {
+        ts: 5,
+        reason: Reason::Delay,
+        event_id: Some(owned_event_id!("$e")),
+        error: Some(("M_UNKNOWN".to_owned(), "why".to_owned())),
+    };
+    encodings.row(
+        "DelayedEventRow",
+        &Json(DelayedEventRow {
+            user_id: owned_user_id!("@a:hs1"),
+            room_id: owned_room_id!("!r:hs1"),
+            event_type: "m.x".to_owned(),
+            state_key: Some("k".to_owned()),
+            content: serde_json::json!({ "a": 1 }),
+            created_ts: 1,
+            delay_ms: 2,
+            running_since: 3,
+            next_event: 4,
+            transaction,
+            outcome: Some(outcome),
+        }),
+    );
+}
+
+fn reports_and_upgrades(encodings: &mut Encodings) {
+    encodings.key("UpgradeKey", &UpgradeKey { room: ROOM, version: "12".to_owned() });
+    encodings.row(
+        "UpgradeRow",
+        &Json(UpgradeRow {
+            replacement: owned_room_id!("!n:hs1"),
+            creator: owned_user_id!("@a:hs1"),
+            additional_creators: vec![owned_user_id!("@b:hs1")],
+        }),
+    );
+    let (room_id, sender) = (owned_room_id!("!r:hs1"), owned_user_id!("@b:hs1"));
+    let event =
+        ReportSubject::Event { room_id: room_id.clone(), event_id: owned_event_id!("$e"), sender };
+    let user = ReportSubject::User(owned_user_id!("@b:hs1"));
+    for subject in [event, ReportSubject::Room(room_id), user] {
+        let (reporter, reason) = (owned_user_id!("@a:hs1"), "why".to_owned());
+        encodings.row("ReportRow", &Json(ReportRow { reporter, ts: 1, reason, subject }));
+    }
 }

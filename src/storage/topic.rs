@@ -22,6 +22,9 @@ pub const USER_DEVICES: u8 = 7;
 /// The presence of a member of a room changed (held in memory).
 pub const ROOM_PRESENCE: u8 = 8;
 
+/// A delayed event was handed in or changed; a topic of the whole server, with the number 0.
+pub const DELAYED_EVENTS: u8 = 14;
+
 /// A topic of a room.
 pub const fn room(space: u8, room: RoomNid) -> Topic {
     Topic { space, id: room.0 }

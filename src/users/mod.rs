@@ -1,8 +1,9 @@
 //! Users: accounts, their sessions and devices, and what is stored for them.
 //!
 //! Called by the client-server API, by sync and by the admin commands. Reads are single steps on
-//! the store; writes are checked against what they were decided on. Only `in_rooms` knows rooms: the
-//! handlers call it with what rooms must learn (a new display name, a deactivation).
+//! the store; writes are checked against what they were decided on. Only `in_rooms`
+//! and `successors` know rooms: the handlers call them with what rooms must learn (a new display
+//! name, a deactivation), and for what follows a user into the room that took another's place.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
@@ -19,6 +20,7 @@ mod push_rules;
 mod registration;
 pub mod secret;
 mod sessions;
+pub mod successors;
 mod tags;
 pub mod uiaa;
 

@@ -99,6 +99,7 @@ impl Rooms {
             if draft.membership(target)? == Membership::Join {
                 return Err(ApiError::forbidden(format!("{target} is already in the room")));
             }
+            draft.rooms.check_invite_wanted(draft.reader, &change.target, &change.sender)?;
             Ok(Some(change.profile.content("invite")))
         })
         .await

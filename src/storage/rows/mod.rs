@@ -1,6 +1,8 @@
 //! The rows: what the values of the tables are.
 
 pub mod relations;
+pub mod delayed_events;
+pub mod reports;
 pub mod rooms;
 pub mod users;
 

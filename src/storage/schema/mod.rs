@@ -3,7 +3,9 @@
 
 use kv::ColumnFamily;
 
+pub mod delayed_events;
 pub mod ephemeral;
+pub mod reports;
 pub mod rooms;
 pub mod server;
 pub mod users;

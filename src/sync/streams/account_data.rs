@@ -10,7 +10,7 @@ use super::{ClientEvent, Step, plain_event};
 use crate::{
     error::ApiError,
     id::{RoomNid, UserNid},
-    rooms::ignored::ignored_users,
+    rooms::preferences::ignored_users,
 };
 
 /// The account data that is told.
@@ -41,5 +41,5 @@ pub(crate) fn read(step: &Step<'_>, since: Option<Position>) -> Result<AccountDa
 
 /// Reads whom the user ignores.
 pub(crate) fn read_ignored_users(step: &Step<'_>) -> Result<HashSet<UserNid>, ApiError> {
-    Ok(ignored_users(step.reader, step.interner(), step.user_id)?)
+    ignored_users(step.interner(), step.reader, step.user_id)
 }

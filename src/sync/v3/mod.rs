@@ -35,7 +35,7 @@ use crate::{
     http::SessionId,
     id::RoomNid,
     rooms::{
-        Room,
+        Room, preferences,
         render::{Detail, Form},
     },
     storage::rows::{Membership, MembershipRow},
@@ -245,12 +245,14 @@ impl Build<'_> {
         for room in changed {
             joined.entry(room).or_default();
         }
+        let invites_changed = news.account_data && self.invites_changed()?;
         for (nid, row) in news.memberships.iter() {
             let is_new = self.since.is_none_or(|since| row.position > since);
             let is_wanted = match row.membership {
                 Membership::Join => joined.contains_key(nid) || self.request.full_state,
                 Membership::Leave | Membership::Ban => is_new && self.tells_leave(row),
-                Membership::Invite | Membership::Knock => is_new || self.request.full_state,
+                Membership::Invite => is_new || self.request.full_state || invites_changed,
+                Membership::Knock => is_new || self.request.full_state,
                 Membership::None => false,
             };
             if !is_wanted {
@@ -265,6 +267,13 @@ impl Build<'_> {
             }
         }
         Ok(answer)
+    }
+
+    /// Whether the user changed from whom they want invites: then those that were held back may be
+    /// wanted now.
+    fn invites_changed(&self) -> Result<bool, ApiError> {
+        let changed = preferences::invites_changed_at(self.step.reader, self.step.user_id)?;
+        Ok(self.since.is_some_and(|since| changed > since))
     }
 
     /// Whether a room that was left is told: in an initial sync only to those who want it, and

@@ -10,6 +10,7 @@ use crate::{
     error::ApiError,
     rooms::{
         Room, StoredEvent,
+        preferences::InviteDecision,
         render::stripped_state,
         visibility::{Departure, Standing, Viewer},
     },
@@ -22,14 +23,16 @@ use crate::{
 };
 
 impl Build<'_> {
-    /// An invite; `None` when the reader ignores who sent it.
+    /// An invite; `None` when the reader does not want it of who sent it.
     pub(super) fn invited(
         &self,
         room: &Room,
         row: &MembershipRow,
     ) -> Result<Option<InvitedRoom>, ApiError> {
         let member = self.step.event(room, row.event)?;
-        if self.step.ignored.contains(&member.record.sender) {
+        let rooms = &self.step.sources.rooms;
+        let (reader, sender) = (self.step.reader, member.pdu.sender());
+        if rooms.invite_decision(reader, self.step.user_id, sender)? != InviteDecision::Allow {
             return Ok(None);
         }
         let invite_state = self.stripped(room, &member)?.into();
