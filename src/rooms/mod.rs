@@ -28,6 +28,7 @@ mod resolve;
 pub mod send;
 pub mod state;
 pub mod state_view;
+pub mod summary;
 pub mod timeline;
 mod validate;
 pub mod visibility;
@@ -110,6 +111,7 @@ struct Inner {
     parts: Parts,
     rooms: Mutex<HashMap<RoomNid, Room>>,
     events: Cache<EventKey, Arc<StoredEvent>, EventWeight>,
+    summaries: summary::Summaries,
     /// The position of the newest redaction: what an older view holds may be the text that was
     /// redacted, and is not cached.
     last_redaction: AtomicU64,
@@ -176,6 +178,7 @@ impl Rooms {
             parts,
             rooms: Mutex::default(),
             events,
+            summaries: summary::summaries(),
             last_redaction: 0.into(),
             generations: 0.into(),
         }))
@@ -357,19 +360,24 @@ impl Rooms {
     fn event_was_redacted(&self, room: RoomNid, event: EventNid, position: Position) {
         self.0.last_redaction.fetch_max(position.as_u64(), SeqCst);
         self.0.events.remove(&EventKey { room, event });
+        self.0.summaries.remove(&room);
     }
 
     /// Remembers an event as it was at a position; nothing that a later redaction may have taken.
     fn cache_event(&self, room: RoomNid, event: Arc<StoredEvent>, at: Position) {
-        let is_old = || self.0.last_redaction.load(SeqCst) > at.as_u64();
-        if is_old() {
+        if self.was_redacted_since(at) {
             return;
         }
         let key = EventKey { room, event: event.nid };
         self.0.events.insert(key.clone(), event);
-        if is_old() {
+        if self.was_redacted_since(at) {
             self.0.events.remove(&key);
         }
+    }
+
+    /// Whether anything was redacted after a position: a view of that time may hold the text.
+    fn was_redacted_since(&self, at: Position) -> bool {
+        self.0.last_redaction.load(SeqCst) > at.as_u64()
     }
 
     fn next_generation(&self) -> u64 {
