@@ -20,6 +20,7 @@ use crate::{
     http::{App, AppSettings, ListenError, Listener, ListenerSettings, TlsFiles, TrustedProxies},
     id::Interner,
     rooms::{self, Rooms},
+    search::Search,
     storage::{
         identity::{self, IdentityError},
         schema::FAMILIES,
@@ -110,6 +111,8 @@ impl Server {
             event_cache_bytes: config.database.memory_bytes() / EVENT_CACHE_SHARE,
         });
         let users = Users::new(store.clone(), interner, &config, clock.clone());
+        let tasks = Tasks::default();
+        let search = Search::start(rooms.clone(), &config.search, &tasks);
         let typing = Typing::new(store.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), identity.epoch);
         let client = Arc::new(ClientApi {
@@ -118,12 +121,12 @@ impl Server {
             rooms: rooms.clone(),
             receipts: Receipts::new(store.clone()),
             typing,
+            search,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        let tasks = Tasks::default();
         Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
     }
 

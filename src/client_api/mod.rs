@@ -23,6 +23,7 @@ pub mod read_routes;
 pub mod receipt;
 pub mod room;
 pub mod routes;
+pub mod search;
 pub mod send;
 pub mod session;
 pub mod state;
@@ -43,6 +44,7 @@ use crate::{
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
     rooms::Rooms,
+    search::Search,
     sync::Sync,
     users::Users,
 };
@@ -60,6 +62,8 @@ pub struct ClientApi {
     pub receipts: Receipts,
     /// Who types.
     pub typing: Typing,
+    /// The full-text search.
+    pub search: Search,
     /// What clients are told of what changed.
     pub sync: Sync,
     /// How often users may do what they do in rooms.

@@ -2,7 +2,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
-use super::{ClientApi, context, membership, message, room, state};
+use http::Method;
+
+use super::{ClientApi, context, membership, message, room, search, state};
 use crate::{
     http::{Options, Requester, Routes},
     rooms::history::Asker,
@@ -29,6 +31,7 @@ pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(membership::joined_rooms)
         .add(message::get_message_events)
         .add(context::get_context)
+        .add_raw(&Method::POST, search::PATHS, search::search_events)
 }
 
 /// Who reads, from who is logged in.

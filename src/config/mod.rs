@@ -17,6 +17,7 @@ mod network;
 mod rate_limits;
 mod registration;
 mod rooms;
+mod search;
 mod secret;
 mod server;
 mod validate;
@@ -40,6 +41,7 @@ pub use self::{
     rate_limits::{RateLimit, RateLimitsConfig},
     registration::RegistrationConfig,
     rooms::RoomsConfig,
+    search::{SearchConfig, SearchLanguage},
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
 };
@@ -65,6 +67,9 @@ pub struct Config {
     /// How rooms are made.
     #[serde(default)]
     pub rooms: RoomsConfig,
+    /// The full-text search of messages.
+    #[serde(default)]
+    pub search: SearchConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -86,6 +91,7 @@ impl Config {
             registration: RegistrationConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
+            search: SearchConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

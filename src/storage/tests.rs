@@ -27,6 +27,9 @@ use super::{
             OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey, StateKeyKey,
             StateLogKey, StateVersionKey, TimelineKey, TransactionKey,
         },
+        search::{
+            DocumentKey, DocumentRow, IndexRow, IndexedRow, Posting, PostingBlock, PostingKey,
+        },
         server::{IdentityRow, SigningKeyRow},
         users::{
             AccountDataChangeKey, AccountDataKey, DeviceKey, DeviceTokenKey, FilterHashKey,
@@ -81,6 +84,7 @@ fn the_bytes_are_what_they_were() {
     state_rows(&mut encodings);
     user_rows(&mut encodings);
     server_rows(&mut encodings);
+    search_rows(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -291,6 +295,21 @@ fn user_rows(encodings: &mut Encodings) {
     );
     let token = RegistrationTokenRow { uses_allowed: Some(2), uses: 1, expires_ts: Some(3) };
     encodings.row("RegistrationTokenRow", &Json(token));
+}
+
+fn search_rows(encodings: &mut Encodings) {
+    encodings.key("PostingKey", &PostingKey { room: ROOM, term: 0x71, from: POSITION });
+    encodings.key("DocumentKey", &DocumentKey { room: ROOM, position: POSITION });
+    let posting = |number| Posting { position: Position::from_u64(number), count: 2, length: 9 };
+    let block = PostingBlock(vec![posting(0x3132), posting(0x3133), posting(0x0100_3133)]);
+    encodings.row("PostingBlock", &block);
+    encodings.row("PostingBlock", &PostingBlock(vec![posting(Position::MAX.as_u64())]));
+    let text = DocumentRow::Text { edit: Some(EventNid(7)), terms: vec![0x71, 0x72] };
+    encodings.row("DocumentRow", &text);
+    encodings.row("DocumentRow", &DocumentRow::Text { edit: None, terms: Vec::new() });
+    encodings.row("DocumentRow", &DocumentRow::EditOf(POSITION));
+    encodings.row("IndexedRow", &IndexedRow { position: POSITION });
+    encodings.row("IndexRow", &Json(IndexRow { analyzer: "1 English".to_owned() }));
 }
 
 fn server_rows(encodings: &mut Encodings) {

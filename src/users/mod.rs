@@ -11,6 +11,7 @@ mod accounts;
 mod deactivation;
 mod devices;
 pub(crate) mod filters;
+mod ignored;
 pub mod in_rooms;
 mod login;
 mod passwords;

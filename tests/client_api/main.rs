@@ -17,6 +17,7 @@ mod limits;
 mod profile;
 mod push;
 mod rooms;
+mod search;
 mod session;
 mod sync;
 mod sync_flows;

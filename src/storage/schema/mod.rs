@@ -5,6 +5,7 @@ use kv::ColumnFamily;
 
 pub mod ephemeral;
 pub mod rooms;
+pub mod search;
 pub mod server;
 pub mod users;
 
