@@ -111,6 +111,7 @@ impl Server {
             event_cache_bytes: config.database.memory_bytes() / EVENT_CACHE_SHARE,
         });
         let users = Users::new(store.clone(), interner, &config, clock.clone());
+        users.prepare().await?;
         let tasks = Tasks::default();
         let search = Search::start(rooms.clone(), &config.search, &tasks);
         let typing = Typing::new(store.clone());

@@ -4,7 +4,9 @@
 
 use http::Method;
 
-use super::{ClientApi, context, membership, message, room, search, state};
+use super::{
+    ClientApi, context, directory, membership, message, mutual_rooms, old_sync, room, search, state,
+};
 use crate::{
     http::{Options, Requester, Routes},
     rooms::history::Asker,
@@ -31,6 +33,14 @@ pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(membership::joined_rooms)
         .add(message::get_message_events)
         .add(context::get_context)
+        .add(directory::get_public_rooms)
+        .add(directory::get_public_rooms_filtered)
+        .add_rendered(Options::DEFAULT, old_sync::get_current_state)
+        .add_raw(&Method::GET, old_sync::INITIAL_SYNC_PATHS, old_sync::initial_sync)
+        .add_raw(&Method::GET, old_sync::EVENTS_PATHS, old_sync::listen_to_new_events)
+        .add_raw(&Method::GET, old_sync::EVENT_PATHS, old_sync::get_one_event)
+        .add(mutual_rooms::get_mutual_rooms)
+        .add(mutual_rooms::get_mutual_rooms_unstable)
         .add_raw(&Method::POST, search::PATHS, search::search_events)
 }
 

@@ -11,7 +11,7 @@ use ruma::server_name;
 
 use super::Config;
 
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("server", include_str!("server.rs")),
     ("database", include_str!("database.rs")),
     ("egress", include_str!("egress.rs")),
@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("rate_limits", include_str!("rate_limits.rs")),
     ("rooms", include_str!("rooms.rs")),
     ("search", include_str!("search.rs")),
+    ("user_directory", include_str!("user_directory.rs")),
     ("limits", include_str!("limits.rs")),
     ("logging", include_str!("logging.rs")),
     ("metrics", include_str!("metrics.rs")),

@@ -20,6 +20,7 @@ mod rooms;
 mod search;
 mod secret;
 mod server;
+mod user_directory;
 mod validate;
 
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use self::{
     search::{SearchConfig, SearchLanguage},
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
+    user_directory::UserDirectoryConfig,
 };
 
 /// All settings of one server.
@@ -70,6 +72,9 @@ pub struct Config {
     /// The full-text search of messages.
     #[serde(default)]
     pub search: SearchConfig,
+    /// Whom people find when they look for somebody.
+    #[serde(default)]
+    pub user_directory: UserDirectoryConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -92,6 +97,7 @@ impl Config {
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
             search: SearchConfig::default(),
+            user_directory: UserDirectoryConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

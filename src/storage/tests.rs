@@ -21,6 +21,7 @@ use super::{
         },
     },
     schema::{
+        directory::DirectoryKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         rooms::{
             BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey, MembershipKey,
@@ -298,6 +299,8 @@ fn user_rows(encodings: &mut Encodings) {
 }
 
 fn search_rows(encodings: &mut Encodings) {
+    let word = DirectoryKey { word: "ann".to_owned(), user_id: "@a:hs1".to_owned() };
+    encodings.key("DirectoryKey", &word);
     encodings.key("PostingKey", &PostingKey { room: ROOM, term: 0x71, from: POSITION });
     encodings.key("DocumentKey", &DocumentKey { room: ROOM, position: POSITION });
     let posting = |number| Posting { position: Position::from_u64(number), count: 2, length: 9 };

@@ -10,6 +10,7 @@ mod account_data;
 mod accounts;
 mod deactivation;
 mod devices;
+pub mod directory;
 pub(crate) mod filters;
 mod ignored;
 pub mod in_rooms;
@@ -160,6 +161,12 @@ impl Users {
     /// Stored filters.
     pub fn filters(&self) -> &Filters {
         &self.0.filters
+    }
+
+    /// Brings what is derived of accounts up to date, where an older version of this program made
+    /// them. Before anything else writes.
+    pub async fn prepare(&self) -> Result<(), ApiError> {
+        directory::fill(&self.0.store).await
     }
 
     /// Whose access token this is.

@@ -364,3 +364,129 @@ async fn t89_a_search_is_bounded_and_checked() {
     let answer = alice.post("v3/search", wanted("a", json!({}))).await;
     assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
 }
+
+/// A step of a room's life; numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Deed {
+    Send(Vec<usize>),
+    Edit(usize, Vec<usize>),
+    Redact(usize),
+    RedactEdit(usize),
+}
+
+const WORDS: [&str; 5] = ["apple", "Banana", "東京", "naïve", "v1.2"];
+
+fn sentence(words: &[usize]) -> String {
+    words.iter().map(|word| WORDS[*word]).collect::<Vec<_>>().join(" ")
+}
+
+/// A message as a plain reader knows it.
+#[derive(Default)]
+struct Message {
+    id: String,
+    words: Vec<usize>,
+    edits: Vec<(String, Vec<usize>)>,
+    redacted: bool,
+}
+
+impl Message {
+    fn says(&self, wanted: &[usize]) -> bool {
+        let words = self.edits.last().map_or(&self.words, |(_, words)| words);
+        !self.redacted && wanted.iter().all(|word| words.contains(word))
+    }
+}
+
+async fn live(alice: &Client<'_>, room: &str, deeds: &[Deed]) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
+    for deed in deeds {
+        alice.server.pass(1);
+        let (Deed::Edit(which, _) | Deed::Redact(which) | Deed::RedactEdit(which)) = deed else {
+            let Deed::Send(words) = deed else { continue };
+            let id = alice.send(room, &sentence(words)).await;
+            messages.push(Message { id, words: words.clone(), ..Message::default() });
+            continue;
+        };
+        let count = messages.len().max(1);
+        let Some(message) = messages.get_mut(which % count).filter(|m| !m.redacted) else {
+            continue;
+        };
+        match deed {
+            Deed::Edit(_, words) => {
+                let content = edit_of(&message.id, &sentence(words));
+                let sent = alice.try_send(room, "m.room.message", content).await.ok();
+                message.edits.push((text(&sent["event_id"]), words.clone()));
+            }
+            Deed::Redact(_) => {
+                alice.try_redact(room, &message.id).await.ok();
+                message.redacted = true;
+            }
+            _ => {
+                if let Some((id, _)) = message.edits.pop() {
+                    alice.try_redact(room, &id).await.ok();
+                }
+            }
+        }
+    }
+    messages
+}
+
+/// Compares searches for every word and every two words with the plain reading.
+async fn compare(alice: &Client<'_>, messages: &[Message]) {
+    for one in 0..WORDS.len() {
+        for other in one..WORDS.len() {
+            let wanted = [one, other];
+            let said = messages.iter().filter(|message| message.says(&wanted));
+            let mut expected: Vec<&str> = said.map(|message| message.id.as_str()).collect();
+            expected.reverse();
+            let term = sentence(&wanted);
+            let found = search(alice, &term, json!({ "filter": { "limit": 100 } })).await;
+            let results = found["results"].as_array().unwrap().iter();
+            let found: Vec<_> = results.map(|result| text(&result["result"]["event_id"])).collect();
+            assert_eq!(found, expected, "{wanted:?}");
+        }
+    }
+}
+
+#[test]
+fn a_search_finds_what_a_plain_reading_finds() {
+    use proptest::{prelude::*, test_runner::TestRunner};
+
+    let words = || proptest::collection::vec(0..WORDS.len(), 1..4);
+    let deed = prop_oneof![
+        4 => words().prop_map(Deed::Send),
+        2 => (any::<usize>(), words()).prop_map(|(which, words)| Deed::Edit(which, words)),
+        1 => any::<usize>().prop_map(Deed::Redact),
+        1 => any::<usize>().prop_map(Deed::RedactEdit),
+    ];
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(6));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let tried = runner.run(&proptest::collection::vec(deed, 10..60), |deeds| {
+        runtime.block_on(async {
+            let server = TestServer::new().await;
+            let alice = server.client("alice").await;
+            let room = alice.create_room(json!({})).await;
+            let messages = live(&alice, &room, &deeds).await;
+            settled(&alice, &room).await;
+            compare(&alice, &messages).await;
+            // A server that starts anew goes on; one with another language makes the index anew.
+            let user = alice.user.clone();
+            let server = server.restarted(|_| {}).await;
+            let alice = Client { server: &server, user: user.clone() };
+            let more = live(&alice, &room, &deeds[..5]).await;
+            settled(&alice, &room).await;
+            let all: Vec<Message> = messages.into_iter().chain(more).collect();
+            compare(&alice, &all).await;
+            let english = |config: &mut causerie::config::Config| {
+                config.search.language = Some(causerie::config::SearchLanguage::English);
+            };
+            let server = server.restarted(english).await;
+            let alice = Client { server: &server, user };
+            settled(&alice, &room).await;
+            compare(&alice, &all).await;
+            let plural = search(&alice, "apples", json!({})).await;
+            assert_eq!(plural["count"], search(&alice, "apple", json!({})).await["count"]);
+        });
+        Ok(())
+    });
+    tried.unwrap();
+}

@@ -3,6 +3,7 @@
 
 use kv::ColumnFamily;
 
+pub mod directory;
 pub mod ephemeral;
 pub mod rooms;
 pub mod search;
