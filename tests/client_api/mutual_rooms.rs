@@ -44,6 +44,7 @@ async fn many_rooms_come_in_pages() {
     let (alice, bob) = (server.client("alice").await, server.client("bob").await);
     let mut rooms = BTreeSet::new();
     for _ in 0..105 {
+        server.pass(1);
         let room = alice.public_room().await;
         bob.join(&room).await;
         rooms.insert(room);
