@@ -69,6 +69,11 @@ impl Interner {
         self.hash(b't', event_type.as_bytes(), b"")
     }
 
+    /// The number of a term of the full-text index.
+    pub fn term(&self, term: &str) -> u64 {
+        self.hash(b'w', term.as_bytes(), b"")
+    }
+
     fn hash(&self, kind: u8, first: &[u8], second: &[u8]) -> u64 {
         use std::hash::Hasher;
         let mut hasher = siphasher::sip::SipHasher24::new_with_key(&self.key);

@@ -23,6 +23,9 @@ pub mod sync;
 // Accounts, sessions and what is a user's own.
 pub mod users;
 
+// The full-text index of messages.
+pub mod search;
+
 // Events that are sent later (MSC4140).
 pub mod delayed_events;
 

@@ -23,6 +23,7 @@ use crate::{
     },
     id::Interner,
     rooms::{self, Rooms},
+    search::Search,
     storage::{
         identity::{self, IdentityError},
         schema::FAMILIES,
@@ -114,6 +115,8 @@ impl Server {
         });
         let users = Users::new(store.clone(), interner, &config, clock.clone());
         let tasks = Tasks::default();
+        users.prepare().await?;
+        let search = Search::start(rooms.clone(), &config.search, &tasks);
         let typing = Typing::new(store.clone());
         let presence = if config.presence.enabled {
             Presence::start(store.clone(), interner, clock.clone(), &tasks).await?
@@ -132,6 +135,7 @@ impl Server {
             receipts: Receipts::new(store.clone()),
             typing,
             presence,
+            search,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
             egress,

@@ -7,7 +7,7 @@ use ruma::UserId;
 
 use super::{
     ClientApi, account, config, device, discovery, filter, presence, profile, push, rtc, session,
-    tag, thirdparty, voip,
+    tag, thirdparty, user_directory, voip,
 };
 use crate::{
     error::ApiError,
@@ -44,6 +44,7 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .add(filter::create_filter)
         .add(filter::get_filter)
+        .add(user_directory::search_users)
         .add(profile::get_profile)
         .add(profile::get_profile_field)
         .add(profile::set_profile_field)

@@ -47,6 +47,10 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "org.matrix.msc4151",
     "org.matrix.msc4155",
     "org.matrix.msc4380.stable",
+    "uk.half-shot.msc2666",
+    "uk.half-shot.msc2666.mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
 ];

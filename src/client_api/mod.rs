@@ -11,12 +11,15 @@ pub mod context;
 pub mod create_room;
 pub mod delayed_events;
 pub mod device;
+pub mod directory;
 pub mod discovery;
 pub mod filter;
 pub mod membership;
 pub mod membership_change;
 pub mod message;
 pub mod presence;
+pub mod mutual_rooms;
+pub mod old_sync;
 pub mod profile;
 pub mod push;
 pub mod rate;
@@ -29,6 +32,7 @@ pub mod reporting;
 pub mod room;
 pub mod routes;
 pub mod rtc;
+pub mod search;
 pub mod send;
 pub mod session;
 pub mod space;
@@ -41,6 +45,7 @@ pub mod timestamp;
 pub mod typing;
 pub mod uiaa;
 pub mod upgrade;
+pub mod user_directory;
 pub mod voip;
 
 use std::sync::Arc;
@@ -54,6 +59,7 @@ use crate::{
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
     rooms::Rooms,
+    search::Search,
     sync::Sync,
     users::Users,
 };
@@ -75,6 +81,8 @@ pub struct ClientApi {
     pub typing: Typing,
     /// Who is there.
     pub presence: Presence,
+    /// The full-text search.
+    pub search: Search,
     /// What clients are told of what changed.
     pub sync: Sync,
     /// How often users may do what they do in rooms.

@@ -2,7 +2,12 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
-use super::{ClientApi, context, membership, message, relations, room, state, threads, timestamp};
+use http::Method;
+
+use super::{
+    ClientApi, context, directory, membership, message, mutual_rooms, old_sync, relations, room,
+    search, state, threads, timestamp,
+};
 use crate::{
     http::{Options, Requester, Routes},
     rooms::history::Asker,
@@ -34,6 +39,15 @@ pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(relations::get_relating_events_with_rel_type_and_event_type)
         .add(threads::get_threads)
         .add(timestamp::get_event_by_timestamp)
+        .add(directory::get_public_rooms)
+        .add(directory::get_public_rooms_filtered)
+        .add_rendered(Options::DEFAULT, old_sync::get_current_state)
+        .add_raw(&Method::GET, old_sync::INITIAL_SYNC_PATHS, old_sync::initial_sync)
+        .add_raw(&Method::GET, old_sync::EVENTS_PATHS, old_sync::listen_to_new_events)
+        .add_raw(&Method::GET, old_sync::EVENT_PATHS, old_sync::get_one_event)
+        .add(mutual_rooms::get_mutual_rooms)
+        .add(mutual_rooms::get_mutual_rooms_unstable)
+        .add_raw(&Method::POST, search::PATHS, search::search_events)
 }
 
 /// Who reads, from who is logged in.

@@ -21,6 +21,8 @@ const SECTIONS: &[(&str, &str)] = &[
     ("presence", include_str!("presence.rs")),
     ("calls", include_str!("calls.rs")),
     ("delayed_events", include_str!("delayed_events.rs")),
+    ("search", include_str!("search.rs")),
+    ("user_directory", include_str!("user_directory.rs")),
     ("limits", include_str!("limits.rs")),
     ("logging", include_str!("logging.rs")),
     ("metrics", include_str!("metrics.rs")),

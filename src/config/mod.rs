@@ -20,8 +20,10 @@ mod presence;
 mod rate_limits;
 mod registration;
 mod rooms;
+mod search;
 mod secret;
 mod server;
+mod user_directory;
 mod validate;
 
 #[cfg(test)]
@@ -46,8 +48,10 @@ pub use self::{
     rate_limits::{RateLimit, RateLimitsConfig},
     registration::RegistrationConfig,
     rooms::RoomsConfig,
+    search::{SearchConfig, SearchLanguage},
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
+    user_directory::UserDirectoryConfig,
 };
 
 /// All settings of one server.
@@ -80,6 +84,12 @@ pub struct Config {
     /// Events that are sent later.
     #[serde(default)]
     pub delayed_events: DelayedEventsConfig,
+    /// The full-text search of messages.
+    #[serde(default)]
+    pub search: SearchConfig,
+    /// Whom people find when they look for somebody.
+    #[serde(default)]
+    pub user_directory: UserDirectoryConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -104,6 +114,8 @@ impl Config {
             presence: PresenceConfig::default(),
             calls: CallsConfig::default(),
             delayed_events: DelayedEventsConfig::default(),
+            search: SearchConfig::default(),
+            user_directory: UserDirectoryConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

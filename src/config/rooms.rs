@@ -12,11 +12,14 @@ pub struct RoomsConfig {
     /// The version of new rooms when the client asks for none: `"6"` to `"12"`.
     #[serde(deserialize_with = "room_version")]
     pub default_version: RoomVersionId,
+
+    /// Whether the list of published rooms is shown to anybody, also without an account here.
+    pub directory_without_login: bool,
 }
 
 impl Default for RoomsConfig {
     fn default() -> Self {
-        Self { default_version: RoomVersionId::V12 }
+        Self { default_version: RoomVersionId::V12, directory_without_login: false }
     }
 }
 

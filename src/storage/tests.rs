@@ -24,6 +24,7 @@ use super::{
     },
     schema::{
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
+        directory::DirectoryKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         reports::UpgradeKey,
         rooms::{
@@ -31,6 +32,9 @@ use super::{
             MembershipKey, OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey,
             StateKeyKey, StateLogKey, StateVersionKey, ThreadKey, ThreadSenderKey, TimelineKey,
             TransactionKey,
+        },
+        search::{
+            DocumentKey, DocumentRow, IndexRow, IndexedRow, Posting, PostingBlock, PostingKey,
         },
         server::{IdentityRow, SigningKeyRow},
         users::{
@@ -88,6 +92,7 @@ fn the_bytes_are_what_they_were() {
     server_rows(&mut encodings);
     delayed_events(&mut encodings);
     reports_and_upgrades(&mut encodings);
+    search_rows(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -306,6 +311,23 @@ fn user_rows(encodings: &mut Encodings) {
     );
     let token = RegistrationTokenRow { uses_allowed: Some(2), uses: 1, expires_ts: Some(3) };
     encodings.row("RegistrationTokenRow", &Json(token));
+}
+
+fn search_rows(encodings: &mut Encodings) {
+    let word = DirectoryKey { word: "ann".to_owned(), user_id: "@a:hs1".to_owned() };
+    encodings.key("DirectoryKey", &word);
+    encodings.key("PostingKey", &PostingKey { room: ROOM, term: 0x71, from: POSITION });
+    encodings.key("DocumentKey", &DocumentKey { room: ROOM, position: POSITION });
+    let posting = |number| Posting { position: Position::from_u64(number), count: 2, length: 9 };
+    let block = PostingBlock(vec![posting(0x3132), posting(0x3133), posting(0x0100_3133)]);
+    encodings.row("PostingBlock", &block);
+    encodings.row("PostingBlock", &PostingBlock(vec![posting(Position::MAX.as_u64())]));
+    let text = DocumentRow::Text { edit: Some(EventNid(7)), terms: vec![0x71, 0x72] };
+    encodings.row("DocumentRow", &text);
+    encodings.row("DocumentRow", &DocumentRow::Text { edit: None, terms: Vec::new() });
+    encodings.row("DocumentRow", &DocumentRow::EditOf(POSITION));
+    encodings.row("IndexedRow", &IndexedRow { position: POSITION });
+    encodings.row("IndexRow", &Json(IndexRow { analyzer: "1 English".to_owned() }));
 }
 
 fn server_rows(encodings: &mut Encodings) {

@@ -8,10 +8,13 @@
 use kv::{Batch, CommitError, Durability, Json, Position, Store};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
-use super::{now_ms, passwords::Passwords};
+use super::{directory, now_ms, passwords::Passwords};
 use crate::{
     error::ApiError,
-    storage::{rows::users::AccountRow, schema::users::ACCOUNTS},
+    storage::{
+        rows::users::{AccountRow, ProfileRow},
+        schema::users::ACCOUNTS,
+    },
     time::Clock,
 };
 
@@ -121,6 +124,7 @@ impl Accounts {
         // Of two that take the same name at once, one conflicts here.
         also.check_absent(&ACCOUNTS, &key);
         also.put(&ACCOUNTS, &key, &Json(row));
+        directory::update(&mut also, new.user_id, None, Some(&ProfileRow::default()));
         if commit(&self.store, also).await?.is_some() {
             return Ok(true);
         }

@@ -11,12 +11,12 @@ use ruma::UserId;
 use super::{
     Selection, Users,
     accounts::{ATTEMPTS, busy, commit},
-    now_ms,
+    directory, now_ms,
 };
 use crate::{
     error::ApiError,
     storage::{
-        rows::users::AccountRow,
+        rows::users::{AccountRow, ProfileRow},
         schema::users::{
             ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS, FILTERS_BY_HASH,
             PROFILES,
@@ -41,6 +41,12 @@ impl Users {
         Ok(Deactivated { erased: erase })
     }
 
+    async fn profile_row(&self, user_id: &str) -> Result<ProfileRow, ApiError> {
+        let key = user_id.to_owned();
+        let row = self.0.store.read(move |reader| reader.get(&PROFILES, &key)).await?;
+        Ok(row.map(|Json(row)| row).unwrap_or_default())
+    }
+
     async fn end_account(&self, user_id: &UserId, erase: bool) -> Result<(), ApiError> {
         let key = user_id.to_string();
         for _ in 0..ATTEMPTS {
@@ -57,6 +63,8 @@ impl Users {
             let mut batch = Batch::new();
             batch.check(&ACCOUNTS, &key, Some(&Json(old)));
             batch.put(&ACCOUNTS, &key, &Json(new));
+            let profile = self.profile_row(&key).await?;
+            directory::update(&mut batch, user_id, Some(&profile), None);
             batch.delete(&PROFILES, &key);
             batch.delete_range(&ACCOUNT_DATA, ACCOUNT_DATA.prefix(&key));
             batch.delete_range(&ACCOUNT_DATA_CHANGES, ACCOUNT_DATA_CHANGES.prefix(&key));

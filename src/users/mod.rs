@@ -11,7 +11,9 @@ mod account_data;
 mod accounts;
 mod deactivation;
 mod devices;
+pub mod directory;
 pub(crate) mod filters;
+mod ignored;
 pub mod in_rooms;
 mod login;
 mod passwords;
@@ -161,6 +163,12 @@ impl Users {
     /// Stored filters.
     pub fn filters(&self) -> &Filters {
         &self.0.filters
+    }
+
+    /// Brings what is derived of accounts up to date, where an older version of this program made
+    /// them. Before anything else writes.
+    pub async fn prepare(&self) -> Result<(), ApiError> {
+        directory::fill(&self.0.store).await
     }
 
     /// Whose access token this is.

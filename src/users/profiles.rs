@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{
     accounts::{ATTEMPTS, busy, commit},
     devices::too_large,
+    directory,
     login::limiter,
 };
 use crate::{
@@ -39,6 +40,10 @@ const AVATAR_URL: &str = "avatar_url";
 pub struct Profile(ProfileRow);
 
 impl Profile {
+    pub(super) fn from_row(row: ProfileRow) -> Self {
+        Self(row)
+    }
+
     /// The display name.
     pub fn display_name(&self) -> Option<&str> {
         self.field(DISPLAY_NAME)?.as_str()
@@ -158,6 +163,8 @@ impl Profiles {
                 return Err(ApiError::profile_too_large("The profile is too large"));
             }
             let mut batch = Batch::new();
+            let before = old.clone().unwrap_or_default();
+            directory::update(&mut batch, user_id, Some(&before), Some(&new));
             batch.check(&PROFILES, &key, old.map(Json).as_ref());
             batch.put(&PROFILES, &key, &Json(new.clone()));
             if commit(&self.store, batch).await?.is_some() {

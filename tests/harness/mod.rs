@@ -158,6 +158,16 @@ impl TestServer {
         Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await
     }
 
+    /// The same server, stopped and started again with other settings.
+    pub(crate) async fn restarted(self, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = (*self.server.config).clone();
+        change(&mut config);
+        let (store, clock, transactions) =
+            (self.server.store.clone(), self.clock, self.transactions);
+        drop((self.app, self.server));
+        Self { transactions, ..Self::build(config, store, clock).await }
+    }
+
     async fn build(config: Config, store: Store, clock: Clock) -> Self {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");

@@ -4,9 +4,11 @@
 use kv::ColumnFamily;
 
 pub mod delayed_events;
+pub mod directory;
 pub mod ephemeral;
 pub mod reports;
 pub mod rooms;
+pub mod search;
 pub mod server;
 pub mod users;
 

@@ -1,0 +1,107 @@
+//! The directory of rooms.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
+
+use std::sync::Arc;
+
+use ruma::{
+    ServerName, UInt,
+    api::client::directory::{get_public_rooms, get_public_rooms_filtered},
+    assign,
+    directory::{PublicRoomsChunk, RoomNetwork},
+};
+
+use super::{ClientApi, read_routes::bounded};
+use crate::{
+    error::ApiError,
+    http::{MaybeRequester, Requester},
+    rooms::published::{Published, PublishedRequest},
+};
+
+/// How many rooms a page has at most, and where nothing is said.
+const ROOMS_MAX: usize = 100;
+
+/// `GET /_matrix/client/v3/publicRooms`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms>
+///
+/// At most 100 rooms a page. Without a login only where `rooms.directory_without_login` allows it.
+pub(super) async fn get_public_rooms(
+    app: Arc<ClientApi>,
+    auth: MaybeRequester,
+    request: get_public_rooms::v3::Request,
+) -> Result<get_public_rooms::v3::Response, ApiError> {
+    if auth.0.is_none() && !app.config.rooms.directory_without_login {
+        return Err(ApiError::missing_token("The directory is shown to who is logged in"));
+    }
+    check_own(&app, request.server.as_deref())?;
+    let request = PublishedRequest {
+        term: None,
+        types: Vec::new(),
+        since: request.since.as_deref().map(str::parse).transpose()?,
+        limit: limit(request.limit),
+    };
+    let page = app.rooms.published(request).await?;
+    let (chunk, next_batch, prev_batch, total) = parts(page);
+    Ok(assign!(get_public_rooms::v3::Response::new(chunk), {
+        next_batch,
+        prev_batch,
+        total_room_count_estimate: Some(total),
+    }))
+}
+
+/// `POST /_matrix/client/v3/publicRooms`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3publicrooms>
+///
+/// At most 100 rooms a page. Rooms of a third-party network are listed by its application service
+/// alone.
+pub(super) async fn get_public_rooms_filtered(
+    app: Arc<ClientApi>,
+    _auth: Requester,
+    request: get_public_rooms_filtered::v3::Request,
+) -> Result<get_public_rooms_filtered::v3::Response, ApiError> {
+    check_own(&app, request.server.as_deref())?;
+    let wanted = PublishedRequest {
+        term: request.filter.generic_search_term,
+        types: request.filter.room_types,
+        since: request.since.as_deref().map(str::parse).transpose()?,
+        limit: limit(request.limit),
+    };
+    let page = match request.room_network {
+        RoomNetwork::ThirdParty(_) => Published::default(),
+        _ => app.rooms.published(wanted).await?,
+    };
+    let (chunk, next_batch, prev_batch, total) = parts(page);
+    Ok(assign!(get_public_rooms_filtered::v3::Response::new(), {
+        chunk,
+        next_batch,
+        prev_batch,
+        total_room_count_estimate: Some(total),
+    }))
+}
+
+/// Zero asks for as many as there are.
+fn limit(limit: Option<UInt>) -> usize {
+    match limit.map(|limit| bounded(limit, 0, ROOMS_MAX)) {
+        None | Some(0) => ROOMS_MAX,
+        Some(limit) => limit,
+    }
+}
+
+fn check_own(app: &ClientApi, server: Option<&ServerName>) -> Result<(), ApiError> {
+    if server.is_none_or(|server| server == app.rooms.server_name()) {
+        return Ok(());
+    }
+    Err(ApiError::not_found("This server does not ask other servers for their directories"))
+}
+
+type Parts = (Vec<PublicRoomsChunk>, Option<String>, Option<String>, UInt);
+
+fn parts(page: Published) -> Parts {
+    let rooms = page.rooms.into_iter().map(|room| PublicRoomsChunk::from((*room).clone()));
+    (
+        rooms.collect(),
+        page.next.map(|token| token.to_string()),
+        page.previous.map(|token| token.to_string()),
+        UInt::try_from(page.total).unwrap_or(UInt::MAX),
+    )
+}
