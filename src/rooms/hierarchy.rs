@@ -124,13 +124,12 @@ impl Rooms {
         from: Option<&str>,
         limit: usize,
     ) -> Result<HierarchyPage, ApiError> {
-        let walk = match from {
-            Some(token) => self.known_walk(&request, token)?,
-            None => {
-                let root = self.interner().room(&request.room_id);
-                let (stack, met) = (vec![(root, 0)], HashSet::from([root]));
-                Arc::new(Walk { request, stack, met })
-            }
+        let walk = if let Some(token) = from {
+            self.known_walk(&request, token)?
+        } else {
+            let root = self.interner().room(&request.room_id);
+            let (stack, met) = (vec![(root, 0)], HashSet::from([root]));
+            Arc::new(Walk { request, stack, met })
         };
         let limit = limit.clamp(1, PAGE_MAX);
         let is_first = from.is_none();

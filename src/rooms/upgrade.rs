@@ -594,16 +594,16 @@ impl Rooms {
 mod tests {
     use super::*;
 
-    fn levels(value: Value) -> Map<String, Value> {
+    fn levels(value: &Value) -> Map<String, Value> {
         value.as_object().cloned().unwrap_or_default()
     }
 
     #[test]
     fn an_old_room_is_closed_once() {
-        let closed = closed_levels(Some(levels(json!({ "users_default": 60 })))).unwrap();
+        let closed = closed_levels(Some(levels(&json!({ "users_default": 60 })))).unwrap();
         assert_eq!((&closed["events_default"], &closed["invite"]), (&json!(61), &json!(61)));
         assert_eq!(closed_levels(Some(closed)), None);
-        let kept = levels(json!({ "events_default": 70, "invite": 0 }));
+        let kept = levels(&json!({ "events_default": 70, "invite": 0 }));
         let closed = closed_levels(Some(kept)).unwrap();
         assert_eq!((&closed["events_default"], &closed["invite"]), (&json!(70), &json!(50)));
         assert_eq!(closed_levels(None), None);

@@ -239,7 +239,7 @@ async fn an_event_outlives_a_restart_and_a_crash_right_after_it_was_sent() {
     let (config, store) = (server.server.config.clone(), server.server.store.clone());
     let clock = server.clock.clone();
     drop(server);
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     let again = Server::build(config, store.clone(), clock).await.unwrap();
     let outcome = loop {
         let key = delay_id.clone();
