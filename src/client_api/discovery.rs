@@ -10,7 +10,7 @@ use ruma::api::{
         get_capabilities::{
             self,
             v3::{
-                Capabilities, ProfileFieldsCapability, RoomVersionStability,
+                AccountModerationCapability, Capabilities, GetLoginTokenCapability, ProfileFieldsCapability, RoomVersionStability,
                 RoomVersionsCapability, ThirdPartyIdChangesCapability,
             },
         },
@@ -34,7 +34,8 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 2] = ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+const UNSTABLE_FEATURES: [&str; 3] =
+    ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable", "uk.timedout.msc4323"];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
@@ -83,7 +84,7 @@ pub(super) async fn get_supported_versions(
 /// `m.set_avatar_url`) is left out.
 pub(super) async fn get_capabilities(
     app: Arc<ClientApi>,
-    _auth: Requester,
+    auth: Requester,
     _request: get_capabilities::v3::Request,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
     let available: BTreeMap<_, _> = CREATABLE_VERSIONS
@@ -93,7 +94,9 @@ pub(super) async fn get_capabilities(
     let default = app.config.rooms.default_version.clone();
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
-    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(app.users.emails().is_enabled());
+    capabilities.get_login_token = GetLoginTokenCapability::new(app.config.login.tokens);
+    capabilities.account_moderation = AccountModerationCapability::new(auth.admin, auth.admin);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     Ok(get_capabilities::v3::Response::new(capabilities))
 }

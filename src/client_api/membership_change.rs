@@ -176,9 +176,16 @@ async fn join(
 ) -> Result<(), ApiError> {
     app.limits.joins.check(&auth.user_id)?;
     app.limits.joins_per_room.peek(&room.id)?;
+    let guest = auth.guest.then(|| auth.user_id.clone());
+    if let Some(guest) = &guest {
+        app.users.admit_guest(&app.rooms, room, guest).await?;
+    }
     let change = own(app, auth, reason).await?;
     app.rooms.join(room, change).await?;
     charge_joined(app, room);
+    if let Some(guest) = &guest {
+        app.users.confirm_guest(&app.rooms, room, guest).await?;
+    }
     Ok(())
 }
 

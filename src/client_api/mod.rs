@@ -5,16 +5,22 @@
 
 pub mod account;
 pub mod account_routes;
+pub mod admin;
 pub mod alias;
 pub mod config;
+pub mod contact;
 pub mod context;
 pub mod create_room;
 pub mod device;
 pub mod discovery;
+pub mod fallback;
 pub mod filter;
 pub mod membership;
 pub mod membership_change;
 pub mod message;
+pub mod openid;
+pub mod pages;
+mod permissions;
 pub mod profile;
 pub mod push;
 pub mod rate;
@@ -25,7 +31,9 @@ pub mod room;
 pub mod routes;
 pub mod send;
 pub mod session;
+pub mod sso;
 pub mod state;
+pub mod support;
 pub mod sync;
 pub mod tag;
 pub mod thirdparty;
@@ -34,6 +42,8 @@ pub mod uiaa;
 pub mod voip;
 
 use std::sync::Arc;
+
+use http::request::Parts;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
@@ -75,5 +85,9 @@ impl Authenticator for ClientApi {
         address: ClientAddress,
     ) -> Result<Requester, ApiError> {
         self.users.authenticate(token, address).await
+    }
+
+    fn permit(&self, requester: &Requester, head: &Parts) -> Result<(), ApiError> {
+        permissions::permit(requester, head)
     }
 }

@@ -11,11 +11,14 @@ use ruma::server_name;
 
 use super::Config;
 
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("server", include_str!("server.rs")),
     ("database", include_str!("database.rs")),
     ("egress", include_str!("egress.rs")),
     ("registration", include_str!("registration.rs")),
+    ("login", include_str!("login.rs")),
+    ("email", include_str!("email.rs")),
+    ("support", include_str!("support.rs")),
     ("rate_limits", include_str!("rate_limits.rs")),
     ("rooms", include_str!("rooms.rs")),
     ("limits", include_str!("limits.rs")),

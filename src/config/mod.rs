@@ -8,10 +8,12 @@
 
 mod database;
 mod egress;
+mod email;
 mod error;
 mod limits;
 mod load;
 mod logging;
+mod login;
 mod metrics;
 mod network;
 mod rate_limits;
@@ -19,6 +21,7 @@ mod registration;
 mod rooms;
 mod secret;
 mod server;
+mod support;
 mod validate;
 
 #[cfg(test)]
@@ -32,16 +35,19 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     database::DatabaseConfig,
     egress::EgressConfig,
+    email::EmailConfig,
     error::ConfigError,
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
+    login::LoginConfig,
     metrics::MetricsConfig,
     network::Network,
     rate_limits::{RateLimit, RateLimitsConfig},
-    registration::RegistrationConfig,
+    registration::{Policy, RegistrationConfig},
     rooms::RoomsConfig,
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
+    support::{SupportConfig, SupportContact},
 };
 
 /// All settings of one server.
@@ -59,6 +65,15 @@ pub struct Config {
     /// Who may make an account.
     #[serde(default)]
     pub registration: RegistrationConfig,
+    /// The ways to log in.
+    #[serde(default)]
+    pub login: LoginConfig,
+    /// How the server sends mail.
+    #[serde(default)]
+    pub email: EmailConfig,
+    /// Whom people can ask.
+    #[serde(default)]
+    pub support: SupportConfig,
     /// How often something may be done.
     #[serde(default)]
     pub rate_limits: RateLimitsConfig,
@@ -84,6 +99,9 @@ impl Config {
             database: DatabaseConfig::default(),
             egress: EgressConfig::default(),
             registration: RegistrationConfig::default(),
+            login: LoginConfig::default(),
+            email: EmailConfig::default(),
+            support: SupportConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
             limits: LimitsConfig::default(),

@@ -340,6 +340,22 @@ impl Rooms {
         self.store().read(move |reader| rooms.is_joined(reader, &room, &user_id)).await
     }
 
+    /// Whether a user sent an event of a room.
+    pub async fn is_sender(
+        &self,
+        room: &Room,
+        event_id: &EventId,
+        user_id: &UserId,
+    ) -> Result<bool, ApiError> {
+        let (rooms, room) = (self.clone(), room.clone());
+        let (event_id, user_id) = (event_id.to_owned(), user_id.to_owned());
+        let read = self.store().read(move |reader| {
+            let event = rooms.event_by_id(reader, &room, &event_id)?;
+            Ok::<_, ApiError>(event.is_some_and(|event| event.pdu.sender() == user_id))
+        });
+        read.await
+    }
+
     /// Whether everybody may read the room: its history is world-readable now.
     pub async fn is_open(&self, room: &Room) -> Result<bool, ApiError> {
         self.write(room, |draft| {

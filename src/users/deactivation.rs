@@ -1,7 +1,8 @@
 //! Deactivation: an account ends for good. Its name stays taken.
 //!
 //! The account's row changes first, so that no login succeeds any more; then the sessions end and
-//! what was stored goes. Leaving the rooms is the caller's: it knows them.
+//! what was stored goes. The rooms are left in the background (`departures.rs`), which goes on after
+//! a restart. Addresses are added only against the account's row, so that none comes after.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
@@ -11,15 +12,18 @@ use ruma::UserId;
 use super::{
     Selection, Users,
     accounts::{ATTEMPTS, busy, commit},
-    now_ms,
+    now_ms, third_party,
 };
 use crate::{
     error::ApiError,
     storage::{
         rows::users::AccountRow,
-        schema::users::{
-            ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS, FILTERS_BY_HASH,
-            PROFILES,
+        schema::{
+            accounts::{DEPARTURES, ERASED_USERS},
+            users::{
+                ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS,
+                FILTERS_BY_HASH, PROFILES,
+            },
         },
         topic,
     },
@@ -38,7 +42,19 @@ impl Users {
         self.end_account(user_id, erase).await?;
         self.0.sessions.forget_user(user_id);
         self.0.devices.remove(user_id, Selection::All).await?;
+        self.0.departures.notify_one();
         Ok(Deactivated { erased: erase })
+    }
+
+    /// What takes the addresses of third parties from the account.
+    async fn forget_addresses(&self, key: &String) -> Result<Batch, ApiError> {
+        let key = key.clone();
+        let read = self.0.store.read(move |reader| {
+            let mut batch = Batch::new();
+            third_party::remove_all(reader, &mut batch, &key)?;
+            Ok::<_, kv::Error>(batch)
+        });
+        Ok(read.await?)
     }
 
     async fn end_account(&self, user_id: &UserId, erase: bool) -> Result<(), ApiError> {
@@ -49,12 +65,15 @@ impl Users {
             let deactivated_ts = old.deactivated_ts.or_else(|| Some(now_ms(&self.0.clock)));
             let new = AccountRow {
                 created_ts: old.created_ts,
-                password_hash: None,
-                admin: false,
                 deactivated_ts,
                 erased: old.erased || erase,
+                ..AccountRow::default()
             };
-            let mut batch = Batch::new();
+            let mut batch = self.forget_addresses(&key).await?;
+            batch.put(&DEPARTURES, &key, &());
+            if new.erased {
+                batch.put(&ERASED_USERS, &key, &());
+            }
             batch.check(&ACCOUNTS, &key, Some(&Json(old)));
             batch.put(&ACCOUNTS, &key, &Json(new));
             batch.delete(&PROFILES, &key);

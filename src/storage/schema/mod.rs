@@ -3,6 +3,7 @@
 
 use kv::ColumnFamily;
 
+pub mod accounts;
 pub mod ephemeral;
 pub mod rooms;
 pub mod server;
