@@ -4,15 +4,18 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedUserId, api::client::{
-    account::{
-        ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity, deactivate,
-        get_username_availability,
-        register::{self, RegistrationKind},
-        whoami,
+use ruma::{
+    OwnedUserId,
+    api::client::{
+        account::{
+            ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity,
+            deactivate, get_username_availability,
+            register::{self, RegistrationKind},
+            whoami,
+        },
+        uiaa::{AuthData, AuthType},
     },
-    uiaa::{AuthData, AuthType},
-}};
+};
 use serde_json::json;
 
 use super::{ClientApi, uiaa};

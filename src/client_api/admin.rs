@@ -20,10 +20,7 @@ use ruma::{
 
 use super::ClientApi;
 use crate::{
-    error::ApiError,
-    http::Requester,
-    storage::rows::users::AccountRow,
-    users::KnownDevice,
+    error::ApiError, http::Requester, storage::rows::users::AccountRow, users::KnownDevice,
 };
 
 /// `GET /_matrix/client/v3/admin/whois/{userId}`

@@ -10,8 +10,9 @@ use ruma::api::{
         get_capabilities::{
             self,
             v3::{
-                AccountModerationCapability, Capabilities, GetLoginTokenCapability, ProfileFieldsCapability, RoomVersionStability,
-                RoomVersionsCapability, ThirdPartyIdChangesCapability,
+                AccountModerationCapability, Capabilities, GetLoginTokenCapability,
+                ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+                ThirdPartyIdChangesCapability,
             },
         },
         get_supported_versions,
@@ -94,7 +95,8 @@ pub(super) async fn get_capabilities(
     let default = app.config.rooms.default_version.clone();
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
-    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(app.users.emails().is_enabled());
+    capabilities.thirdparty_id_changes =
+        ThirdPartyIdChangesCapability::new(app.users.emails().is_enabled());
     capabilities.get_login_token = GetLoginTokenCapability::new(app.config.login.tokens);
     capabilities.account_moderation = AccountModerationCapability::new(auth.admin, auth.admin);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));

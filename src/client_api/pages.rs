@@ -49,7 +49,9 @@ pub(super) fn form(hidden: &[(&str, &str)], inside: &str, button: &str) -> Strin
         })
         .collect();
     let button = escape(button);
-    format!("<form method=\"post\">{hidden}{inside}<button type=\"submit\">{button}</button></form>")
+    format!(
+        "<form method=\"post\">{hidden}{inside}<button type=\"submit\">{button}</button></form>"
+    )
 }
 
 /// The fields of a form that was sent.

@@ -61,8 +61,8 @@ pub async fn send_state(
         app.rooms.check_canonical_alias(&room, &auth.user_id, &content).await?;
     }
     // A guest who joins this way is treated like one who joins the other.
-    let guest = (auth.guest && event_type == TimelineEventType::RoomMember)
-        .then(|| auth.user_id.clone());
+    let guest =
+        (auth.guest && event_type == TimelineEventType::RoomMember).then(|| auth.user_id.clone());
     if let Some(guest) = &guest {
         app.users.admit_guest(&app.rooms, &room, guest).await?;
     }

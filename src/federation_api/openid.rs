@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use ruma::api::federation::openid::get_openid_userinfo::v1::{Request, Response};
 
-use crate::{error::ApiError, http::{NoAuth, Routes}, users::Users};
+use crate::{
+    error::ApiError,
+    http::{NoAuth, Routes},
+    users::Users,
+};
 
 /// `GET /_matrix/federation/v1/openid/userinfo`
 /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1openiduserinfo>

@@ -12,6 +12,7 @@ pub mod compose;
 pub mod create;
 pub mod directory;
 mod draft;
+mod erasure;
 pub mod event;
 pub mod filter;
 pub mod fsck;

@@ -15,7 +15,7 @@ use kv::Reader;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedDeviceId, api::client::filter::EventFormat};
 use serde_json::value::RawValue;
 
-use super::{Pdu, Room, Rooms, StoredEvent, state, visibility::Viewer};
+use super::{Pdu, Room, Rooms, StoredEvent, erasure, state, visibility::Viewer};
 use crate::{
     error::ApiError,
     storage::rows::{EventFlags, Membership, StateRef},
@@ -80,6 +80,11 @@ pub fn client_event(
     event: &StoredEvent,
     form: &Form,
 ) -> Result<Box<RawValue>, ApiError> {
+    let hidden = match form.detail {
+        Detail::Full => erasure::for_reader(reader, viewer, event)?,
+        Detail::Age => None,
+    };
+    let event = hidden.as_ref().unwrap_or(event);
     if form.format == EventFormat::Federation {
         return RawValue::from_string(event.pdu.json().to_owned()).map_err(ApiError::internal);
     }

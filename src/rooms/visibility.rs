@@ -13,7 +13,7 @@ mod tests;
 
 use std::{cell::OnceCell, collections::HashMap};
 
-use kv::Reader;
+use kv::{Direction, Reader};
 use ruma::{OwnedUserId, UserId};
 
 use super::{Room, Rooms, StoredEvent, state};
@@ -22,7 +22,10 @@ use crate::{
     id::{EventNid, StateKeyNid},
     storage::{
         rows::{EventFlags, EventRecord, Membership, MembershipRow, StateRef, TimelinePosition},
-        schema::rooms::{EVENT_RECORDS, EventKey, ROOM_HEADS},
+        schema::{
+            accounts::ERASED_USERS,
+            rooms::{EVENT_RECORDS, EventKey, ROOM_HEADS},
+        },
     },
 };
 
@@ -127,6 +130,8 @@ pub struct Viewer {
     states: HashMap<StateRef, Facts>,
     visibilities: HashMap<EventNid, HistoryVisibility>,
     memberships: HashMap<EventNid, Membership>,
+    /// Whether anybody at all was erased.
+    erasures: OnceCell<bool>,
 }
 
 impl std::fmt::Debug for Viewer {
@@ -158,6 +163,7 @@ impl Viewer {
             states: HashMap::new(),
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
+            erasures: OnceCell::new(),
         })
     }
 
@@ -224,6 +230,24 @@ impl Viewer {
         event: &StoredEvent,
     ) -> Result<Membership, ApiError> {
         Ok(self.facts(reader, event.record.state_before)?.membership)
+    }
+
+    /// Whether it is worth asking if a user was erased: only users of this server are, and most
+    /// servers never erased anybody.
+    pub(super) fn may_be_erased(
+        &self,
+        reader: &Reader<'_>,
+        user_id: &UserId,
+    ) -> Result<bool, ApiError> {
+        if user_id.server_name() != self.rooms.server_name() {
+            return Ok(false);
+        }
+        if let Some(any) = self.erasures.get() {
+            return Ok(*any);
+        }
+        let range = ERASED_USERS.prefix(&());
+        let any = !reader.scan(&ERASED_USERS, &range, Direction::Forward, 1)?.is_empty();
+        Ok(*self.erasures.get_or_init(|| any))
     }
 
     /// What the reader is to the room now.

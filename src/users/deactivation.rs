@@ -6,7 +6,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
-use kv::{Batch, Json};
+use kv::{Batch, Json, Position};
 use ruma::UserId;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::ApiError,
     storage::{
-        rows::users::AccountRow,
+        rows::{accounts::ErasureRow, users::AccountRow},
         schema::{
             accounts::{DEPARTURES, ERASED_USERS},
             users::{
@@ -72,7 +72,8 @@ impl Users {
             let mut batch = self.forget_addresses(&key).await?;
             batch.put(&DEPARTURES, &key, &());
             if new.erased {
-                batch.put(&ERASED_USERS, &key, &());
+                let row = ErasureRow { position: Position::pending(0) };
+                batch.put(&ERASED_USERS, &key, &row);
             }
             batch.check(&ACCOUNTS, &key, Some(&Json(old)));
             batch.put(&ACCOUNTS, &key, &Json(new));

@@ -7,9 +7,7 @@ use kv::{Batch, Direction, Durability};
 use ruma::OwnedUserId;
 
 use super::{Users, in_rooms};
-use crate::{
-    error::ApiError, rooms::Rooms, storage::schema::accounts::DEPARTURES, tasks::Stop,
-};
+use crate::{error::ApiError, rooms::Rooms, storage::schema::accounts::DEPARTURES, tasks::Stop};
 
 /// How many users' departures are looked up at once.
 const USERS_AT_ONCE: usize = 100;

@@ -110,9 +110,9 @@ impl Grants {
 
     async fn ended(&self, table: &'static Grant, now: u64) -> Result<Vec<ExpiringKey>, kv::Error> {
         let range = table.range(Bound::Unbounded::<&()>, Bound::Excluded(&now));
-        let read = self.store.read(move |reader| {
-            reader.scan(table, &range, Direction::Forward, CLEARED_AT_ONCE)
-        });
+        let read = self
+            .store
+            .read(move |reader| reader.scan(table, &range, Direction::Forward, CLEARED_AT_ONCE));
         Ok(read.await?.into_iter().map(|(key, _)| key).collect())
     }
 
@@ -125,7 +125,11 @@ impl Grants {
         is_live.then(|| ExpiringKey { expires_ts, hash: secret::hash(secret) })
     }
 
-    async fn row(&self, table: &'static Grant, key: &ExpiringKey) -> Result<Option<OwnerRow>, ApiError> {
+    async fn row(
+        &self,
+        table: &'static Grant,
+        key: &ExpiringKey,
+    ) -> Result<Option<OwnerRow>, ApiError> {
         let key = key.clone();
         let row = self.store.read(move |reader| reader.get(table, &key)).await?;
         Ok(row.map(|Json(row)| row))

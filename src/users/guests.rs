@@ -99,7 +99,8 @@ impl Users {
             return Ok(());
         }
         for (key, ()) in guests {
-            let user_id: OwnedUserId = key.user_id.clone().try_into().map_err(ApiError::internal)?;
+            let user_id: OwnedUserId =
+                key.user_id.clone().try_into().map_err(ApiError::internal)?;
             let account = self.0.accounts.get(&user_id).await?;
             let is_guest = account.is_some_and(|account| account.guest);
             if is_guest && rooms.has_joined(&room, &user_id).await? {

@@ -17,9 +17,7 @@ use crate::{
     storage::{
         rows::accounts::{OwnerRow, ThirdPartyIdRow},
         schema::{
-            accounts::{
-                THIRD_PARTY_IDS, THIRD_PARTY_OWNERS, ThirdPartyIdKey, ThirdPartyOwnerKey,
-            },
+            accounts::{THIRD_PARTY_IDS, THIRD_PARTY_OWNERS, ThirdPartyIdKey, ThirdPartyOwnerKey},
             users::ACCOUNTS,
         },
     },
@@ -78,8 +76,8 @@ impl ThirdPartyIds {
             }
             let account = self.accounts.get(user_id).await?;
             let account = account.filter(|account| account.deactivated_ts.is_none());
-            let account = account
-                .ok_or_else(|| ApiError::user_deactivated("The account is deactivated"))?;
+            let account =
+                account.ok_or_else(|| ApiError::user_deactivated("The account is deactivated"))?;
             let mut batch = Batch::new();
             // So that nothing is added to an account that is just being deactivated.
             batch.check(&ACCOUNTS, &user_id.to_string(), Some(&Json(account)));

@@ -25,9 +25,7 @@ use super::{
     email::{ProvenEmail, canonical},
     secret,
 };
-use crate::{
-    config::Config, error::ApiError, storage::rows::accounts::EmailPurpose, time::Clock,
-};
+use crate::{config::Config, error::ApiError, storage::rows::accounts::EmailPurpose, time::Clock};
 
 /// More sessions than this at once drop the oldest.
 const SESSIONS_MAX: usize = 10_000;

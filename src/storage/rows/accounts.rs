@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use kv::{DecodeError, Position, Value, ValueReader, ValueWriter};
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,25 @@ pub struct ThirdPartyIdRow {
     pub validated_ts: u64,
     /// When it came to the account, in milliseconds.
     pub added_ts: u64,
+}
+
+/// That a user asked to be erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErasureRow {
+    /// When: whoever joined a room before has seen what there was.
+    pub position: Position,
+}
+
+impl Value for ErasureRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.position(self.position);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        Ok(Self { position: reader.position()? })
+    }
 }
 
 /// What the proof of an e-mail address is for; a proof is good for nothing else.

@@ -6,7 +6,7 @@ use kv::{Json, Table, key_structs};
 use super::{GL, US};
 use crate::{
     id::RoomNid,
-    storage::rows::accounts::{EmailSessionRow, OwnerRow, ThirdPartyIdRow},
+    storage::rows::accounts::{EmailSessionRow, ErasureRow, OwnerRow, ThirdPartyIdRow},
 };
 
 key_structs! {
@@ -68,4 +68,4 @@ pub const DEPARTURES: Table<String, ()> = Table::new("departures", US, 76, "user
 /// Guests who joined rooms, so that they can be shown out.
 pub const GUEST_MEMBERS: Table<GuestMemberKey, ()> = Table::new("guest_members", US, 77, "users");
 /// Users whose events are shown without content to whoever was not there.
-pub const ERASED_USERS: Table<String, ()> = Table::new("erased_users", US, 78, "users");
+pub const ERASED_USERS: Table<String, ErasureRow> = Table::new("erased_users", US, 78, "users");
