@@ -15,6 +15,7 @@ pub enum TokenCommand {
         /// The token: letters, digits, `.`, `_`, `~` and `-`; without it one is made up.
         #[arg(long)]
         token: Option<String>,
+        /// How often and how long it is good.
         #[command(flatten)]
         limits: LimitArgs,
     },
@@ -24,6 +25,7 @@ pub enum TokenCommand {
     Update {
         /// The token.
         token: String,
+        /// How often and how long it is good.
         #[command(flatten)]
         limits: LimitArgs,
     },

@@ -340,7 +340,8 @@ async fn t74_a_stage_by_mail_has_pages() {
         config.registration.require_email = true;
     })
     .await;
-    let challenge = server.post("v3/register", json!({})).send().await;
+    let body = json!({ "username": "alice", "password": PASSWORD });
+    let challenge = server.post("v3/register", body).send().await;
     let session = challenge.body["session"].as_str().unwrap();
     let path = "v3/auth/m.login.email.identity/fallback/web";
     let send = |form: String| {

@@ -45,7 +45,7 @@ async fn terms_are_shown_and_their_acceptance_is_kept() {
 #[tokio::test]
 async fn t74_a_page_stands_for_a_stage() {
     let server = with_terms().await;
-    let challenge = server.post("v3/register", json!({})).send().await;
+    let challenge = register(&server, json!(null)).await;
     let session = challenge.body["session"].as_str().unwrap();
     let path = format!("v3/auth/m.login.terms/fallback/web?session={session}");
     let page = server.get(&path).send().await;
