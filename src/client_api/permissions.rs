@@ -81,6 +81,7 @@ const NOT_SUSPENDED: &[(&str, &str)] = &[
     ("PUT", "profile/{}/displayname"),
     ("PUT", "profile/{}/avatar_url"),
     ("PUT", "profile/{}/{}"),
+    ("DELETE", "profile/{}/displayname"),
     ("DELETE", "profile/{}/{}"),
     ("POST", "account/3pid/delete"),
     ("POST", "media/upload"),
