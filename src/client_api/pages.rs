@@ -41,17 +41,14 @@ pub(super) fn failure_page(error: &ApiError) -> Response {
 
 /// A form that sends these hidden fields; `inside` is HTML between them and the button.
 pub(super) fn form(hidden: &[(&str, &str)], inside: &str, button: &str) -> String {
-    let hidden: String = hidden
-        .iter()
-        .map(|(name, value)| {
-            let (name, value) = (escape(name), escape(value));
-            format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">")
-        })
-        .collect();
+    let mut html = "<form method=\"post\">".to_owned();
+    for (name, value) in hidden {
+        let (name, value) = (escape(name), escape(value));
+        html.extend(["<input type=\"hidden\" name=\"", &name, "\" value=\"", &value, "\">"]);
+    }
     let button = escape(button);
-    format!(
-        "<form method=\"post\">{hidden}{inside}<button type=\"submit\">{button}</button></form>"
-    )
+    html.extend([inside, "<button type=\"submit\">", &button, "</button></form>"]);
+    html
 }
 
 /// The fields of a form that was sent.

@@ -8,6 +8,7 @@ use super::Secret;
 /// Who may make an account. An administrator always can, with `causerie admin create-user`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct RegistrationConfig {
     /// Whether people may register themselves, with one of the `tokens` below.
     pub enabled: bool,

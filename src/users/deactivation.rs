@@ -47,8 +47,8 @@ impl Users {
     }
 
     /// What takes the addresses of third parties from the account.
-    async fn forget_addresses(&self, key: &String) -> Result<Batch, ApiError> {
-        let key = key.clone();
+    async fn forget_addresses(&self, key: &str) -> Result<Batch, ApiError> {
+        let key = key.to_owned();
         let read = self.0.store.read(move |reader| {
             let mut batch = Batch::new();
             third_party::remove_all(reader, &mut batch, &key)?;

@@ -29,7 +29,7 @@ use crate::{
 
 /// How long a login token is good.
 pub const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
-/// How long an OpenID token is good.
+/// How long an `OpenID` token is good.
 pub const OPENID_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 
 const LOGIN_PREFIX: &str = "clt_";
@@ -74,7 +74,7 @@ impl Grants {
         self.issue(&OPENID_TOKENS, OPENID_PREFIX, user_id, OPENID_TOKEN_LIFETIME).await
     }
 
-    /// Whose OpenID token this is. `None`: it is not good, or the account is no more.
+    /// Whose `OpenID` token this is. `None`: it is not good, or the account is no more.
     pub async fn openid_user(&self, text: &str) -> Result<Option<OwnedUserId>, ApiError> {
         let Some(key) = self.live_key(OPENID_PREFIX, text) else { return Ok(None) };
         let Some(row) = self.row(&OPENID_TOKENS, &key).await? else { return Ok(None) };

@@ -22,7 +22,7 @@ pub struct ProvenEmail {
 impl ProvenEmail {
     /// The proof of a session, if it is one yet.
     pub(super) fn new(key: [u8; 32], row: EmailSessionRow) -> Option<Self> {
-        row.validated_ts.map(|validated_ts| Self { key, validated_ts, row })
+        row.validated_ts.map(|validated_ts| Self { key, row, validated_ts })
     }
 
     /// The address.
