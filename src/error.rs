@@ -78,6 +78,14 @@ codes! {
     weak_password = BAD_REQUEST "M_WEAK_PASSWORD";
     /// The account is deactivated.
     user_deactivated = FORBIDDEN "M_USER_DEACTIVATED";
+    /// The account is suspended, and this is more than it may do.
+    user_suspended = FORBIDDEN "M_USER_SUSPENDED";
+    /// The proof for an address of a third party is missing, used up or wrong.
+    threepid_auth_failed = BAD_REQUEST "M_THREEPID_AUTH_FAILED";
+    /// Another account has the address.
+    threepid_in_use = BAD_REQUEST "M_THREEPID_IN_USE";
+    /// This server takes no addresses of this kind.
+    threepid_medium_not_supported = BAD_REQUEST "M_THREEPID_MEDIUM_NOT_SUPPORTED";
     /// Guests may not do this.
     guest_access_forbidden = FORBIDDEN "M_GUEST_ACCESS_FORBIDDEN";
     /// A profile is larger than allowed.
@@ -111,6 +119,13 @@ impl ApiError {
     pub fn unknown_token(message: impl Into<Cow<'static, str>>, soft_logout: bool) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", message)
             .with("soft_logout", json!(soft_logout))
+    }
+
+    /// An administrator locked the account; the session is kept.
+    pub fn user_locked() -> Self {
+        let message = "The account is locked";
+        Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", message)
+            .with("soft_logout", json!(true))
     }
 
     /// Too many requests; try again after this time.

@@ -32,7 +32,7 @@ use crate::{
     tasks::Tasks,
     telemetry::metrics::{self, Metrics},
     time::Clock,
-    users::Users,
+    users::{self, Users},
 };
 
 /// The share of the memory setting that parsed events take; the rest is the store's.
@@ -141,6 +141,9 @@ impl Server {
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
+        let feed = store.feed();
+        tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
+        tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
         Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
     }
 
@@ -158,6 +161,8 @@ impl Server {
         if serves.federation() {
             router = router.merge(federation_api::routes(self.federation.clone()).into_router());
         }
+        // Also where nothing else of the federation is answered.
+        router = router.merge(federation_api::openid::routes(self.users.clone()).into_router());
         let config = &self.config.server;
         let proxies = config.trusted_proxies.clone();
         let app_settings = AppSettings {

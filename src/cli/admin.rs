@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use ruma::OwnedUserId;
 
+use super::registration_token::{self, TokenCommand};
 use crate::{
     config::Config,
     federation::server_keys,
@@ -49,6 +50,9 @@ enum AdminCommand {
         /// The key file: a line `ed25519 VERSION SEED`.
         file: PathBuf,
     },
+    /// Makes, lists, changes and removes registration tokens.
+    #[command(subcommand)]
+    RegistrationToken(TokenCommand),
     /// Compacts the database.
     Compact,
 }
@@ -100,6 +104,7 @@ async fn execute(server: &Server, command: AdminCommand) -> anyhow::Result<()> {
             server_keys::import(&server.store, line.trim(), server.rooms.clock()).await?;
             say("The key signs from now on; the old one stays published.")
         }
+        AdminCommand::RegistrationToken(command) => registration_token::run(server, command).await,
         AdminCommand::Compact => {
             server.store.compact()?;
             say(&format!("The database takes {} bytes.", server.store.disk_bytes()?))

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod check_config;
 pub mod fsck;
+pub mod registration_token;
 pub mod serve;
 
 use std::{

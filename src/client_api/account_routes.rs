@@ -6,8 +6,8 @@ use http::Method;
 use ruma::UserId;
 
 use super::{
-    ClientApi, account, config, device, discovery, filter, presence, profile, push, rtc, session,
-    tag, thirdparty, user_directory, voip,
+    ClientApi, account, admin, config, contact, device, discovery, fallback, filter, openid,
+    presence, profile, push, rtc, session, sso, support, tag, thirdparty, user_directory, voip,
 };
 use crate::{
     error::ApiError,
@@ -17,7 +17,43 @@ use crate::{
 /// Adds the endpoints about accounts and what is theirs.
 #[must_use]
 pub fn account_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    user_data_routes(push_routes(session_routes(routes)))
+    let routes = proof_routes(contact_routes(session_routes(routes)));
+    user_data_routes(push_routes(routes))
+}
+
+/// Addresses of accounts.
+fn contact_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(contact::get_3pids)
+        .add_raw(&Method::POST, contact::OLD_ADD_PATHS, contact::add_by_identity_server)
+        .add(contact::add_3pid)
+        .add(contact::bind_3pid)
+        .add(contact::delete_3pid)
+        .add(contact::unbind_3pid)
+        .add(contact::request_3pid_management_token_via_email)
+        .add(contact::request_3pid_management_token_via_msisdn)
+        .add(contact::request_registration_token_via_email)
+        .add(contact::request_registration_token_via_msisdn)
+        .add(contact::request_password_change_token_via_email)
+        .add(contact::request_password_change_token_via_msisdn)
+        .add_raw(&Method::GET, contact::CONFIRM_PATHS, contact::show_confirmation)
+        .add_raw(&Method::POST, contact::CONFIRM_PATHS, contact::confirm)
+}
+
+/// What proves who somebody is beside passwords, and what administrators do.
+fn proof_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(session::get_login_token)
+        .add_raw(&Method::GET, sso::PATHS, sso::redirect)
+        .add_raw(&Method::GET, fallback::PATHS, fallback::show)
+        .add_raw(&Method::POST, fallback::PATHS, fallback::submit)
+        .add(openid::request_openid_token)
+        .add(support::discover_support)
+        .add(admin::get_user_info)
+        .add(admin::is_user_locked)
+        .add(admin::lock_user)
+        .add(admin::is_user_suspended)
+        .add(admin::suspend_user)
 }
 
 fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -35,7 +71,6 @@ fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add_with(Options::DEFAULT.omit_nulls(), account::register)
         .add(account::get_username_availability)
         .add(account::check_registration_token_validity)
-        .add(account::get_3pids)
         .add(account::whoami)
         .add(discovery::get_capabilities)
 }

@@ -36,6 +36,7 @@ pub(super) async fn get_device(
     auth: Requester,
     request: get_device::v3::Request,
 ) -> Result<get_device::v3::Response, ApiError> {
+    check_device_id(&request.device_id)?;
     let device = app.users.devices().get(&auth.user_id, &request.device_id).await?;
     let device = device.ok_or_else(|| ApiError::not_found("There is no such device"))?;
     Ok(get_device::v3::Response::new(shown(device)))
@@ -48,6 +49,7 @@ pub(super) async fn update_device(
     auth: Requester,
     request: update_device::v3::Request,
 ) -> Result<update_device::v3::Response, ApiError> {
+    check_device_id(&request.device_id)?;
     let devices = app.users.devices();
     devices.rename(&auth.user_id, &request.device_id, request.display_name).await?;
     Ok(update_device::v3::Response::new())

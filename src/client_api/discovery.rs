@@ -12,8 +12,9 @@ use ruma::api::{
         get_capabilities::{
             self,
             v3::{
-                Capabilities, ProfileFieldsCapability, RoomVersionStability,
-                RoomVersionsCapability, ThirdPartyIdChangesCapability,
+                AccountModerationCapability, Capabilities, GetLoginTokenCapability,
+                ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+                ThirdPartyIdChangesCapability,
             },
         },
         get_supported_versions,
@@ -53,6 +54,7 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
+    "uk.timedout.msc4323",
 ];
 
 /// `GET /.well-known/matrix/client`
@@ -111,7 +113,7 @@ pub(super) async fn get_supported_versions(
 /// `m.set_avatar_url`) is left out.
 pub(super) async fn get_capabilities(
     app: Arc<ClientApi>,
-    _auth: Requester,
+    auth: Requester,
     _request: get_capabilities::v3::Request,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
     let available: BTreeMap<_, _> = CREATABLE_VERSIONS
@@ -121,7 +123,10 @@ pub(super) async fn get_capabilities(
     let default = app.config.rooms.default_version.clone();
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
-    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.thirdparty_id_changes =
+        ThirdPartyIdChangesCapability::new(app.users.emails().is_enabled());
+    capabilities.get_login_token = GetLoginTokenCapability::new(app.config.login.tokens);
+    capabilities.account_moderation = AccountModerationCapability::new(auth.admin, auth.admin);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     let delayed = &app.config.delayed_events;
     let delayed = json!({

@@ -179,11 +179,18 @@ async fn join(
     app.limits.joins_per_room.peek(&room.id)?;
     let user_id = auth.user_id.clone();
     let was_in = app.rooms.has_joined(room, &user_id).await?;
+    let guest = auth.guest.then(|| auth.user_id.clone());
+    if let Some(guest) = &guest {
+        app.users.admit_guest(&app.rooms, room, guest).await?;
+    }
     let change = own(app, auth, reason).await?;
     app.rooms.join(room, change).await?;
     charge_joined(app, room);
     if !was_in {
         successors::carry_over(&app.users, &app.rooms, room, &user_id).await;
+    }
+    if let Some(guest) = &guest {
+        app.users.confirm_guest(&app.rooms, room, guest).await?;
     }
     Ok(())
 }

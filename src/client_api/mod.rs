@@ -5,14 +5,17 @@
 
 pub mod account;
 pub mod account_routes;
+pub mod admin;
 pub mod alias;
 pub mod config;
+pub mod contact;
 pub mod context;
 pub mod create_room;
 pub mod delayed_events;
 pub mod device;
 pub mod directory;
 pub mod discovery;
+pub mod fallback;
 pub mod filter;
 pub mod membership;
 pub mod membership_change;
@@ -20,6 +23,9 @@ pub mod message;
 pub mod presence;
 pub mod mutual_rooms;
 pub mod old_sync;
+pub mod openid;
+pub mod pages;
+mod permissions;
 pub mod profile;
 pub mod push;
 pub mod rate;
@@ -36,7 +42,9 @@ pub mod search;
 pub mod send;
 pub mod session;
 pub mod space;
+pub mod sso;
 pub mod state;
+pub mod support;
 pub mod sync;
 pub mod tag;
 pub mod thirdparty;
@@ -49,6 +57,8 @@ pub mod user_directory;
 pub mod voip;
 
 use std::sync::Arc;
+
+use http::request::Parts;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
@@ -98,5 +108,9 @@ impl Authenticator for ClientApi {
         address: ClientAddress,
     ) -> Result<Requester, ApiError> {
         self.users.authenticate(token, address).await
+    }
+
+    fn permit(&self, requester: &Requester, head: &Parts) -> Result<(), ApiError> {
+        permissions::permit(requester, head)
     }
 }

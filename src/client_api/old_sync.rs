@@ -258,6 +258,7 @@ pub(super) async fn listen_to_new_events(
         match app.users.liveness(&session).await? {
             Liveness::Alive => {}
             Liveness::Expired => return Err(expired_token()),
+            Liveness::Locked => return Err(ApiError::user_locked()),
             Liveness::Ended => {
                 return Err(ApiError::unknown_token("The session has ended", false));
             }

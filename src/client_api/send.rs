@@ -13,10 +13,11 @@ use ruma::{
 use super::{
     ClientApi,
     membership_change::{charge_joined, charge_member_event},
+    permissions::suspended,
 };
 use crate::{
     error::ApiError,
-    http::Requester,
+    http::{Requester, Standing},
     rooms::{NewEvent, Transaction, redacts_of},
     users::successors,
 };
@@ -61,6 +62,12 @@ pub async fn send_state(
     if event_type == TimelineEventType::RoomCanonicalAlias {
         app.rooms.check_canonical_alias(&room, &auth.user_id, &content).await?;
     }
+    // A guest who joins this way is treated like one who joins the other.
+    let guest =
+        (auth.guest && event_type == TimelineEventType::RoomMember).then(|| auth.user_id.clone());
+    if let Some(guest) = &guest {
+        app.users.admit_guest(&app.rooms, &room, guest).await?;
+    }
     let joins = event_type == TimelineEventType::RoomMember && {
         let who = (&*auth.user_id, &*request.state_key);
         charge_member_event(&app, &room, who, &content).await?
@@ -72,6 +79,9 @@ pub async fn send_state(
     if joins {
         charge_joined(&app, &room);
         successors::carry_over(&app.users, &app.rooms, &room, &user_id).await;
+    }
+    if let Some(guest) = &guest {
+        app.users.confirm_guest(&app.rooms, &room, guest).await?;
     }
     Ok(send_state_event::v3::Response::new(sent.event_id))
 }
@@ -87,6 +97,11 @@ pub async fn redact(
     let room = app.rooms.known_room(&request.room_id).await?;
     let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
+    if auth.standing == Standing::Suspended
+        && !app.rooms.is_sender(&room, &request.event_id, &auth.user_id).await?
+    {
+        return Err(suspended());
+    }
     let target = (&*request.event_id, request.reason);
     let sent = app.rooms.redact(&room, auth.user_id, target, Some(transaction)).await?;
     Ok(redact_event::v3::Response::new(sent.event_id))

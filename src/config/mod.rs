@@ -10,10 +10,12 @@ mod calls;
 mod database;
 mod delayed_events;
 mod egress;
+mod email;
 mod error;
 mod limits;
 mod load;
 mod logging;
+mod login;
 mod metrics;
 mod network;
 mod presence;
@@ -24,6 +26,7 @@ mod search;
 mod secret;
 mod server;
 mod user_directory;
+mod support;
 mod validate;
 
 #[cfg(test)]
@@ -39,18 +42,21 @@ pub use self::{
     database::DatabaseConfig,
     delayed_events::DelayedEventsConfig,
     egress::EgressConfig,
+    email::EmailConfig,
     error::ConfigError,
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
+    login::LoginConfig,
     metrics::MetricsConfig,
     network::Network,
     presence::PresenceConfig,
     rate_limits::{RateLimit, RateLimitsConfig},
-    registration::RegistrationConfig,
+    registration::{Policy, RegistrationConfig},
     rooms::RoomsConfig,
     search::{SearchConfig, SearchLanguage},
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
+    support::{SupportConfig, SupportContact},
     user_directory::UserDirectoryConfig,
 };
 
@@ -69,6 +75,15 @@ pub struct Config {
     /// Who may make an account.
     #[serde(default)]
     pub registration: RegistrationConfig,
+    /// The ways to log in.
+    #[serde(default)]
+    pub login: LoginConfig,
+    /// How the server sends mail.
+    #[serde(default)]
+    pub email: EmailConfig,
+    /// Whom people can ask.
+    #[serde(default)]
+    pub support: SupportConfig,
     /// How often something may be done.
     #[serde(default)]
     pub rate_limits: RateLimitsConfig,
@@ -109,6 +124,9 @@ impl Config {
             database: DatabaseConfig::default(),
             egress: EgressConfig::default(),
             registration: RegistrationConfig::default(),
+            login: LoginConfig::default(),
+            email: EmailConfig::default(),
+            support: SupportConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
             presence: PresenceConfig::default(),

@@ -31,6 +31,12 @@ pub struct RateLimitsConfig {
     /// Attempts from one address to find out whether a registration token is valid.
     pub registration_token_checks: RateLimit,
 
+    /// Mails that are sent for one address that asks, and to one that is asked for.
+    pub email_requests: RateLimit,
+
+    /// Guesses at the token of a mail, from one address.
+    pub email_confirmations: RateLimit,
+
     /// Rooms that a user joins.
     pub joins: RateLimit,
 
@@ -70,6 +76,8 @@ impl Default for RateLimitsConfig {
             registration: RateLimit::new(0.17, 3),
             registration_steps: RateLimit::new(1.0, 20),
             registration_token_checks: RateLimit::new(0.1, 5),
+            email_requests: RateLimit::new(0.003, 5),
+            email_confirmations: RateLimit::new(0.17, 10),
             joins: RateLimit::new(0.1, 10),
             joins_per_room: RateLimit::new(1.0, 10),
             invites_per_room: RateLimit::new(0.3, 10),

@@ -13,6 +13,8 @@ use super::{
     RateLimitsConfig, RegistrationConfig, RoomsConfig,
 };
 
+mod accounts;
+
 type Outcome = Result<(), ConfigError>;
 
 pub(super) fn validate(config: &Config) -> Outcome {
@@ -23,6 +25,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     }
     database(&config.database)?;
     registration(&config.registration, &config.server.listeners)?;
+    accounts::validate(config)?;
     rate_limits(&config.rate_limits)?;
     rooms(&config.rooms)?;
     limits(&config.limits)?;
@@ -118,12 +121,6 @@ fn registration(registration: &RegistrationConfig, listeners: &[Listener]) -> Ou
         return Err(refusal(
             "`registration.open_without_token` is set but registration is off: set \
              `registration.enabled` too",
-        ));
-    }
-    if registration.enabled && !registration.open_without_token && registration.tokens.is_empty() {
-        return Err(refusal(
-            "`registration.enabled` is set but nobody can register: list a token in \
-             `registration.tokens`",
         ));
     }
     let open =

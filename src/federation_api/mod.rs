@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
 pub mod discovery;
+pub mod openid;
 
 use std::sync::Arc;
 

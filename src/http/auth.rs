@@ -33,6 +33,20 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// Whether an administrator restricts an account.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#account-moderation>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody does.
+    #[default]
+    Good,
+    /// It may read, and little else.
+    Suspended,
+    /// It may only log out.
+    Locked,
+}
+
 /// Who sends a request with a user's access token.
 #[derive(Clone, Debug)]
 pub struct Requester {
@@ -44,6 +58,8 @@ pub struct Requester {
     pub session: SessionId,
     /// Whether the account is a guest's.
     pub guest: bool,
+    /// Whether an administrator restricts the account.
+    pub standing: Standing,
     /// Whether the user may administer the server.
     pub admin: bool,
     /// Where the request comes from.
@@ -53,6 +69,15 @@ pub struct Requester {
 /// For endpoints that need no authentication but use it when present.
 #[derive(Clone, Debug)]
 pub struct MaybeRequester(pub Option<Requester>);
+
+/// The same for handlers that treat those without a token by their address.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is, if there was a token.
+    pub requester: Option<Requester>,
+    /// Where the request comes from.
+    pub address: ClientAddress,
+}
 
 /// For endpoints without authentication.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +94,14 @@ pub trait Authenticator: Send + Sync + 'static {
         token: &str,
         address: ClientAddress,
     ) -> impl Future<Output = Result<Requester, ApiError>> + Send;
+
+    /// Refuses what this kind of account may not do at all at the endpoint of this request.
+    fn permit(&self, requester: &Requester, _head: &Parts) -> Result<(), ApiError> {
+        match requester.standing {
+            Standing::Locked => Err(ApiError::user_locked()),
+            Standing::Good | Standing::Suspended => Ok(()),
+        }
+    }
 }
 
 /// A type that says who sends a request, made from its head.
@@ -95,6 +128,7 @@ pub trait Fits<Scheme> {}
 
 impl Fits<AccessToken> for Requester {}
 impl Fits<AccessTokenOptional> for MaybeRequester {}
+impl Fits<AccessTokenOptional> for Caller {}
 impl Fits<AppserviceTokenOptional> for MaybeRequester {}
 impl Fits<NoAccessToken> for MaybeRequester {}
 impl Fits<AccessTokenOptional> for NoAuth {}
@@ -106,7 +140,10 @@ impl<S: Authenticator> Authentication<S> for Requester {
     async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
         let token = access_token(head)
             .ok_or_else(|| ApiError::missing_token("The request has no access token"))?;
-        state.authenticate(&token, Context::of(&head.extensions).address).await
+        let address = Context::of(&head.extensions).address;
+        let requester = state.authenticate(&token, address).await?;
+        state.permit(&requester, head)?;
+        Ok(requester)
     }
 }
 
@@ -114,7 +151,16 @@ impl<S: Authenticator> Authentication<S> for MaybeRequester {
     async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
         let Some(token) = access_token(head) else { return Ok(Self(None)) };
         let address = Context::of(&head.extensions).address;
-        state.authenticate(&token, address).await.map(|requester| Self(Some(requester)))
+        let requester = state.authenticate(&token, address).await?;
+        state.permit(&requester, head)?;
+        Ok(Self(Some(requester)))
+    }
+}
+
+impl<S: Authenticator> Authentication<S> for Caller {
+    async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
+        let MaybeRequester(requester) = MaybeRequester::from_head(state, head).await?;
+        Ok(Self { requester, address: Context::of(&head.extensions).address })
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     error::ApiError,
     http::{
         App, AppSettings, Authenticator, BODY_IDLE_MAX, ClientAddress, MaybeRequester, NoAuth,
-        Options, RawRequest, Requester, Routes, SessionId, read_body,
+        Options, RawRequest, Requester, Routes, SessionId, Standing, read_body,
     },
 };
 
@@ -54,6 +54,7 @@ impl Authenticator for Server {
             device_id: device_id!("DEVICE").to_owned(),
             session: SessionId([0; 32]),
             guest: false,
+            standing: Standing::Good,
             admin: false,
             address,
         })

@@ -13,6 +13,7 @@ pub mod compose;
 pub mod create;
 pub mod directory;
 mod draft;
+mod erasure;
 pub mod event;
 pub mod fields;
 pub mod filter;
@@ -355,6 +356,22 @@ impl Rooms {
     pub async fn has_joined(&self, room: &Room, user_id: &UserId) -> Result<bool, ApiError> {
         let (rooms, room, user_id) = (self.clone(), room.clone(), user_id.to_owned());
         self.store().read(move |reader| rooms.is_joined(reader, &room, &user_id)).await
+    }
+
+    /// Whether a user sent an event of a room.
+    pub async fn is_sender(
+        &self,
+        room: &Room,
+        event_id: &EventId,
+        user_id: &UserId,
+    ) -> Result<bool, ApiError> {
+        let (rooms, room) = (self.clone(), room.clone());
+        let (event_id, user_id) = (event_id.to_owned(), user_id.to_owned());
+        let read = self.store().read(move |reader| {
+            let event = rooms.event_by_id(reader, &room, &event_id)?;
+            Ok::<_, ApiError>(event.is_some_and(|event| event.pdu.sender() == user_id))
+        });
+        read.await
     }
 
     /// Whether everybody may read the room: its history is world-readable now.

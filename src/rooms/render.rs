@@ -16,7 +16,8 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedDeviceId, api::client::filter::Event
 use serde_json::value::RawValue;
 
 use super::{
-    Pdu, Room, Rooms, StoredEvent, relations::bundle::write_bundle, state, visibility::Viewer,
+    Pdu, Room, Rooms, StoredEvent, erasure, relations::bundle::write_bundle, state,
+    visibility::Viewer,
 };
 use crate::{
     error::ApiError,
@@ -84,6 +85,11 @@ pub fn client_event(
     event: &StoredEvent,
     form: &Form,
 ) -> Result<Box<RawValue>, ApiError> {
+    let hidden = match form.detail {
+        Detail::Full | Detail::Unbundled => erasure::for_reader(reader, viewer, event)?,
+        Detail::Age => None,
+    };
+    let event = hidden.as_ref().unwrap_or(event);
     if form.format == EventFormat::Federation {
         return RawValue::from_string(event.pdu.json().to_owned()).map_err(ApiError::internal);
     }

@@ -16,7 +16,7 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use kv::Reader;
+use kv::{Direction, Reader};
 use ruma::{OwnedUserId, UserId};
 
 use super::{Room, Rooms, StoredEvent, preferences, state};
@@ -25,7 +25,10 @@ use crate::{
     id::{EventNid, StateKeyNid, UserNid},
     storage::{
         rows::{EventFlags, EventRecord, Membership, MembershipRow, StateRef, TimelinePosition},
-        schema::rooms::{EVENT_RECORDS, EventKey, ROOM_HEADS},
+        schema::{
+            accounts::ERASED_USERS,
+            rooms::{EVENT_RECORDS, EventKey, ROOM_HEADS},
+        },
     },
 };
 
@@ -131,6 +134,8 @@ pub struct Viewer {
     visibilities: HashMap<EventNid, HistoryVisibility>,
     memberships: HashMap<EventNid, Membership>,
     ignored: OnceCell<HashSet<UserNid>>,
+    /// Whether anybody at all was erased.
+    erasures: OnceCell<bool>,
 }
 
 impl std::fmt::Debug for Viewer {
@@ -163,6 +168,7 @@ impl Viewer {
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
             ignored: OnceCell::new(),
+            erasures: OnceCell::new(),
         })
     }
 
@@ -244,6 +250,24 @@ impl Viewer {
         event: &StoredEvent,
     ) -> Result<Membership, ApiError> {
         Ok(self.facts(reader, event.record.state_before)?.membership)
+    }
+
+    /// Whether it is worth asking if a user was erased: only users of this server are, and most
+    /// servers never erased anybody.
+    pub(super) fn may_be_erased(
+        &self,
+        reader: &Reader<'_>,
+        user_id: &UserId,
+    ) -> Result<bool, ApiError> {
+        if user_id.server_name() != self.rooms.server_name() {
+            return Ok(false);
+        }
+        if let Some(any) = self.erasures.get() {
+            return Ok(*any);
+        }
+        let range = ERASED_USERS.prefix(&());
+        let any = !reader.scan(&ERASED_USERS, &range, Direction::Forward, 1)?.is_empty();
+        Ok(*self.erasures.get_or_init(|| any))
     }
 
     /// What the reader is to the room now.

@@ -14,6 +14,7 @@ use super::{
         AggregationRow, EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow,
         OverlayRow, RelationRow, StateChange, StateChanges, StateKeyName, StateRef, ThreadRow,
         TimelineEntry, TimelinePosition, TransactionMark,
+        accounts::{EmailPurpose, EmailSessionRow, ErasureRow, OwnerRow, ThirdPartyIdRow},
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
         reports::{ReportRow, ReportSubject, UpgradeRow},
         rooms::{AliasRow, RoomInfo},
@@ -23,6 +24,7 @@ use super::{
         },
     },
     schema::{
+        accounts::{ExpiringKey, GuestMemberKey, ThirdPartyIdKey, ThirdPartyOwnerKey},
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
@@ -89,6 +91,8 @@ fn the_bytes_are_what_they_were() {
     room_rows(&mut encodings);
     state_rows(&mut encodings);
     user_rows(&mut encodings);
+    account_keys(&mut encodings);
+    account_rows(&mut encodings);
     server_rows(&mut encodings);
     delayed_events(&mut encodings);
     reports_and_upgrades(&mut encodings);
@@ -280,6 +284,10 @@ fn user_rows(encodings: &mut Encodings) {
             admin: true,
             deactivated_ts: Some(2),
             erased: true,
+            guest: true,
+            locked: true,
+            suspended: true,
+            accepted_terms: BTreeMap::from([("privacy".to_owned(), "1".to_owned())]),
         }),
     );
     let fields = BTreeMap::from([("displayname".to_owned(), "A".into())]);
@@ -328,6 +336,36 @@ fn search_rows(encodings: &mut Encodings) {
     encodings.row("DocumentRow", &DocumentRow::EditOf(POSITION));
     encodings.row("IndexedRow", &IndexedRow { position: POSITION });
     encodings.row("IndexRow", &Json(IndexRow { analyzer: "1 English".to_owned() }));
+}
+
+fn account_rows(encodings: &mut Encodings) {
+    let user_id = owned_user_id!("@a:hs1");
+    encodings.row("OwnerRow", &Json(OwnerRow { user_id }));
+    encodings.row("ThirdPartyIdRow", &Json(ThirdPartyIdRow { validated_ts: 1, added_ts: 2 }));
+    encodings.row("ErasureRow", &ErasureRow { position: POSITION });
+    encodings.row(
+        "EmailSessionRow",
+        &Json(EmailSessionRow {
+            purpose: EmailPurpose::ResetPassword,
+            address: "a@hs1".to_owned(),
+            token: Some([1; 32]),
+            send_attempt: 2,
+            failures: 3,
+            validated_ts: Some(4),
+            expires_ts: 5,
+        }),
+    );
+}
+
+fn account_keys(encodings: &mut Encodings) {
+    let (user_id, medium) = (|| "@a:hs1".to_owned(), || "email".to_owned());
+    let address = || "a@hs1".to_owned();
+    encodings.key("ExpiringKey", &ExpiringKey { expires_ts: 0x61, hash: [9; 32] });
+    let key = ThirdPartyIdKey { user_id: user_id(), medium: medium(), address: address() };
+    encodings.key("ThirdPartyIdKey", &key);
+    let key = ThirdPartyOwnerKey { medium: medium(), address: address() };
+    encodings.key("ThirdPartyOwnerKey", &key);
+    encodings.key("GuestMemberKey", &GuestMemberKey { room: ROOM, user_id: user_id() });
 }
 
 fn server_rows(encodings: &mut Encodings) {

@@ -12,12 +12,13 @@ mod streams;
 pub mod token;
 pub mod v3;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kv::Position;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
+use tokio::time::Instant;
 
 use self::{
     connections::Connections,
@@ -36,6 +37,9 @@ use crate::{
         filters::{CACHE_BYTES_MAX, CACHE_ITEMS},
     },
 };
+
+/// Longer than anybody waits.
+const NO_END: Duration = Duration::from_hours(24);
 
 /// How many checked sessions are kept.
 const KEPT_MAX: usize = 10_000;
@@ -147,6 +151,12 @@ impl Sync {
         Ok(filter)
     }
 
+    /// When the access token that somebody waits with expires; far away where it does not.
+    fn session_end(&self, session: &SessionId) -> Instant {
+        let left = self.0.sources.users.sessions().expires_in(session);
+        Instant::now() + left.unwrap_or(NO_END)
+    }
+
     /// Refuses a session that has ended. Asks the store only when one of the user's sessions
     /// changed since this one was last seen alive.
     async fn check_session(&self, user_id: &UserId, session: &SessionId) -> Result<(), ApiError> {
@@ -158,6 +168,7 @@ impl Sync {
         let refusal = match self.0.sources.users.liveness(session).await? {
             Liveness::Alive => None,
             Liveness::Expired => Some(expired_token()),
+            Liveness::Locked => Some(ApiError::user_locked()),
             Liveness::Ended => Some(ApiError::unknown_token("The session has ended", false)),
         };
         if let Some(refusal) = refusal {

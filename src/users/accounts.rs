@@ -5,6 +5,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#account-management>
 
+use std::collections::BTreeMap;
+
 use kv::{Batch, CommitError, Durability, Json, Position, Store};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
@@ -31,7 +33,7 @@ pub struct Accounts {
 }
 
 /// What a new account begins with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewAccount<'a> {
     /// The user, checked by [`Accounts::new_user_id`].
     pub user_id: &'a UserId,
@@ -39,6 +41,18 @@ pub struct NewAccount<'a> {
     pub password_hash: Option<&'a str>,
     /// Whether the user may administer the server.
     pub admin: bool,
+    /// Whether it is a guest.
+    pub guest: bool,
+    /// The terms that were accepted: the version of each policy.
+    pub accepted_terms: BTreeMap<String, String>,
+}
+
+impl<'a> NewAccount<'a> {
+    /// An account of an ordinary user.
+    pub fn user(user_id: &'a UserId, password_hash: Option<&'a str>) -> Self {
+        let accepted_terms = BTreeMap::new();
+        Self { user_id, password_hash, admin: false, guest: false, accepted_terms }
+    }
 }
 
 impl Accounts {
@@ -117,8 +131,9 @@ impl Accounts {
             created_ts: now_ms(&self.clock),
             password_hash: new.password_hash.map(str::to_owned),
             admin: new.admin,
-            deactivated_ts: None,
-            erased: false,
+            guest: new.guest,
+            accepted_terms: new.accepted_terms,
+            ..AccountRow::default()
         };
         let key = new.user_id.to_string();
         // Of two that take the same name at once, one conflicts here.
@@ -145,7 +160,8 @@ impl Accounts {
             None => None,
         };
         let password_hash = password_hash.as_deref();
-        self.create(NewAccount { user_id: &user_id, password_hash, admin }, Batch::new()).await?;
+        let new = NewAccount { admin, ..NewAccount::user(&user_id, password_hash) };
+        self.create(new, Batch::new()).await?;
         Ok(user_id)
     }
 
@@ -179,7 +195,7 @@ impl Accounts {
         self.change(user_id, move |row| row.password_hash = Some(password_hash.clone())).await
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         user_id: &UserId,
         change: impl Fn(&mut AccountRow),

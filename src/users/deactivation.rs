@@ -1,25 +1,32 @@
 //! Deactivation: an account ends for good. Its name stays taken.
 //!
 //! The account's row changes first, so that no login succeeds any more; then the sessions end and
-//! what was stored goes. Leaving the rooms is the caller's: it knows them.
+//! what was stored goes. The rooms are left in the background (`departures.rs`), which goes on after
+//! a restart. Addresses are added only against the account's row, so that none comes after.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
-use kv::{Batch, Json};
+use kv::{Batch, Json, Position};
 use ruma::UserId;
 
 use super::{
     Selection, Users,
     accounts::{ATTEMPTS, busy, commit},
-    directory, now_ms,
+    directory, now_ms, third_party,
 };
 use crate::{
     error::ApiError,
     storage::{
-        rows::users::{AccountRow, ProfileRow},
-        schema::users::{
-            ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS, FILTERS_BY_HASH,
-            PROFILES,
+        rows::{
+            accounts::ErasureRow,
+            users::{AccountRow, ProfileRow},
+        },
+        schema::{
+            accounts::{DEPARTURES, ERASED_USERS},
+            users::{
+                ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS,
+                FILTERS_BY_HASH, PROFILES,
+            },
         },
         topic,
     },
@@ -38,6 +45,7 @@ impl Users {
         self.end_account(user_id, erase).await?;
         self.0.sessions.forget_user(user_id);
         self.0.devices.remove(user_id, Selection::All).await?;
+        self.0.departures.notify_one();
         Ok(Deactivated { erased: erase })
     }
 
@@ -45,6 +53,17 @@ impl Users {
         let key = user_id.to_owned();
         let row = self.0.store.read(move |reader| reader.get(&PROFILES, &key)).await?;
         Ok(row.map(|Json(row)| row).unwrap_or_default())
+    }
+
+    /// What takes the addresses of third parties from the account.
+    async fn forget_addresses(&self, key: &str) -> Result<Batch, ApiError> {
+        let key = key.to_owned();
+        let read = self.0.store.read(move |reader| {
+            let mut batch = Batch::new();
+            third_party::remove_all(reader, &mut batch, &key)?;
+            Ok::<_, kv::Error>(batch)
+        });
+        Ok(read.await?)
     }
 
     async fn end_account(&self, user_id: &UserId, erase: bool) -> Result<(), ApiError> {
@@ -55,12 +74,16 @@ impl Users {
             let deactivated_ts = old.deactivated_ts.or_else(|| Some(now_ms(&self.0.clock)));
             let new = AccountRow {
                 created_ts: old.created_ts,
-                password_hash: None,
-                admin: false,
                 deactivated_ts,
                 erased: old.erased || erase,
+                ..AccountRow::default()
             };
-            let mut batch = Batch::new();
+            let mut batch = self.forget_addresses(&key).await?;
+            batch.put(&DEPARTURES, &key, &());
+            if new.erased {
+                let row = ErasureRow { position: Position::pending(0) };
+                batch.put(&ERASED_USERS, &key, &row);
+            }
             batch.check(&ACCOUNTS, &key, Some(&Json(old)));
             batch.put(&ACCOUNTS, &key, &Json(new));
             let profile = self.profile_row(&key).await?;

@@ -61,27 +61,32 @@ pub async fn tell_profile(
         displayname: profile.display_name().map(str::to_owned),
         avatar_url: profile.avatar_url(),
     };
-    in_each_room(rooms.clone(), user_id.to_owned(), Task::Tell(profile)).await
+    in_each_room(rooms.clone(), user_id.to_owned(), Task::Tell(profile)).await?;
+    Ok(())
 }
 
-/// Takes a user out of all rooms, and refuses all invites.
-pub async fn leave_all(rooms: &Rooms, user_id: &UserId) -> Result<(), ApiError> {
-    in_each_room(rooms.clone(), user_id.to_owned(), Task::Leave).await
+/// Takes a user out of all rooms, and refuses all invites. Gives whether every room let go.
+pub async fn leave_all(rooms: &Rooms, user_id: &UserId) -> Result<bool, ApiError> {
+    Ok(in_each_room(rooms.clone(), user_id.to_owned(), Task::Leave).await? == 0)
 }
 
-async fn in_each_room(rooms: Rooms, user_id: OwnedUserId, task: Task) -> Result<(), ApiError> {
+/// Does it in all rooms that it concerns; gives how many of them refused.
+async fn in_each_room(rooms: Rooms, user_id: OwnedUserId, task: Task) -> Result<usize, ApiError> {
     let concerned = concerned(&rooms, &user_id, task.clone()).await?;
     let all = async move {
         let writes = concerned.into_iter().map(|room| {
             let (rooms, user_id, task) = (rooms.clone(), user_id.clone(), task.clone());
             async move {
-                if let Err(error) = task.run(&rooms, &room, &user_id).await {
+                let done = task.run(&rooms, &room, &user_id).await;
+                if let Err(error) = &done {
                     let room = &room.id;
                     tracing::warn!(%room, %error, "a room does not take a user's change");
                 }
+                usize::from(done.is_err())
             }
         });
-        stream::iter(writes).buffer_unordered(ROOMS_AT_ONCE).collect::<()>().await;
+        let refusals = stream::iter(writes).buffer_unordered(ROOMS_AT_ONCE);
+        refusals.fold(0, |sum, refused| std::future::ready(sum + refused)).await
     };
     tokio::spawn(all).await.map_err(ApiError::internal)
 }

@@ -1,4 +1,4 @@
-//! Logging in with a password, and the limits on guessing it.
+//! Logging in with a password or a token, and the limits on guessing them.
 //!
 //! Whoever tries a password, at login or in user-interactive authentication, passes the same limits
 //! on wrong guesses for that account.
@@ -11,7 +11,9 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
 use super::{
     accounts::Accounts,
+    grants::Grants,
     sessions::{IssuedSession, NewSession, Sessions},
+    third_party::ThirdPartyIds,
 };
 use crate::{
     config::{Config, RateLimit},
@@ -20,13 +22,29 @@ use crate::{
     storage::rows::users::AccountRow,
 };
 
+/// How a login names its user.
+#[derive(Clone, Debug)]
+pub enum LoginName {
+    /// By a localpart or a whole user id.
+    Id(String),
+    /// By an e-mail address, as [`super::email::canonical`] gives it.
+    Email(String),
+}
+
+/// What a login proves the user by.
+#[derive(Clone)]
+pub enum LoginProof {
+    /// The password of this user.
+    Password(LoginName, String),
+    /// A token that logs in once.
+    Token(String),
+}
+
 /// A login as a client asks for it.
 #[derive(Clone)]
 pub struct LoginAttempt {
-    /// A localpart or a whole user id.
-    pub user: String,
-    /// The password.
-    pub password: String,
+    /// The proof.
+    pub proof: LoginProof,
     /// The device; a new one where none is named.
     pub device_id: Option<OwnedDeviceId>,
     /// What a new device is called.
@@ -44,51 +62,85 @@ pub struct Login(Arc<Parts>);
 struct Parts {
     accounts: Accounts,
     sessions: Sessions,
+    ids: ThirdPartyIds,
+    grants: Grants,
     by_address: RateLimiter,
     by_account: RateLimiter,
     failed: RateLimiter,
 }
 
 impl Login {
-    pub(super) fn new(config: &Config, accounts: Accounts, sessions: Sessions) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        accounts: Accounts,
+        sessions: Sessions,
+        ids: ThirdPartyIds,
+        grants: Grants,
+    ) -> Self {
         let limits = &config.rate_limits;
         let limiter = |limit| limiter(limits.enabled, limit);
         Self(Arc::new(Parts {
             accounts,
             sessions,
+            ids,
+            grants,
             by_address: limiter(limits.login_by_address),
             by_account: limiter(limits.login_by_account),
             failed: limiter(limits.login_failed),
         }))
     }
 
-    /// Logs in with a password; gives the user and the session.
-    pub async fn with_password(
+    /// Logs in; gives the user and the session.
+    pub async fn open(
         &self,
         attempt: LoginAttempt,
     ) -> Result<(OwnedUserId, IssuedSession), ApiError> {
         self.0.by_address.check(attempt.address.limit_key())?;
-        let Some(user_id) = self.0.accounts.parse(&attempt.user) else {
-            // Takes as long as a wrong password.
-            self.0.accounts.verify_password(None, &attempt.password).await?;
-            return Err(wrong());
+        let (user_id, account) = match &attempt.proof {
+            LoginProof::Password(name, password) => self.by_password(name, password).await?,
+            LoginProof::Token(token) => self.by_token(token).await?,
         };
-        self.0.by_account.check(&user_id)?;
-        let account = self.verified(&user_id, &attempt.password).await?.ok_or_else(wrong)?;
         let session = NewSession {
             user_id: user_id.clone(),
             device_id: attempt.device_id,
             display_name: attempt.display_name,
             refresh: attempt.refresh,
-            account: Some(account),
+            account,
         };
         let issued = self.0.sessions.open(session).await?;
         Ok((user_id, issued))
     }
 
-    /// The user that a login names: see [`Accounts::parse`].
-    pub fn parse(&self, user: &str) -> Option<OwnedUserId> {
-        self.0.accounts.parse(user)
+    async fn by_password(
+        &self,
+        name: &LoginName,
+        password: &str,
+    ) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
+        let Some(user_id) = self.user_of(name).await? else {
+            // Takes as long as a wrong password.
+            self.0.accounts.verify_password(None, password).await?;
+            return Err(wrong());
+        };
+        self.0.by_account.check(&user_id)?;
+        let account = self.verified(&user_id, password).await?.ok_or_else(wrong)?;
+        Ok((user_id, Some(account)))
+    }
+
+    async fn by_token(&self, token: &str) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
+        let user_id = self.0.grants.use_login_token(token).await?;
+        let user_id = user_id.ok_or_else(|| {
+            ApiError::forbidden("The login token is wrong, used up or has expired")
+        })?;
+        self.0.by_account.check(&user_id)?;
+        Ok((user_id, None))
+    }
+
+    /// The user that a login names, who may or may not exist.
+    pub async fn user_of(&self, name: &LoginName) -> Result<Option<OwnedUserId>, ApiError> {
+        match name {
+            LoginName::Id(user) => Ok(self.0.accounts.parse(user)),
+            LoginName::Email(address) => self.0.ids.owner(address).await,
+        }
     }
 
     /// The account, if this is its password. After too many wrong ones, `M_LIMIT_EXCEEDED`.

@@ -10,46 +10,60 @@
 mod account_data;
 mod accounts;
 mod deactivation;
+pub mod departures;
 mod devices;
 pub mod directory;
+pub mod email;
 pub(crate) mod filters;
 mod ignored;
+mod grants;
+pub mod guests;
 pub mod in_rooms;
 mod login;
+mod moderation;
+mod password_reset;
 mod passwords;
 mod profiles;
 mod push_rules;
 mod registration;
+mod registration_tokens;
 pub mod secret;
 mod sessions;
 pub mod successors;
 mod tags;
+mod third_party;
 pub mod uiaa;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use kv::Store;
-use ruma::UserId;
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId};
+use tokio::sync::Notify;
 
 pub use self::{
     account_data::{AccountData, AccountDataEntry, FULLY_READ, PUSH_RULES},
     accounts::{Accounts, NewAccount},
     deactivation::Deactivated,
     devices::{DEVICE_ID_BYTES_MAX, Devices, KnownDevice, Selection},
+    email::{EmailRequest, Emails},
     filters::{Filters, StoredFilter},
-    login::{Login, LoginAttempt},
+    grants::{Grants, LOGIN_TOKEN_LIFETIME, OPENID_TOKEN_LIFETIME},
+    login::{Login, LoginAttempt, LoginName, LoginProof},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
     registration::{Registration, RegistrationAttempt},
+    registration_tokens::{RegistrationTokens, TokenChange},
     sessions::{IssuedSession, Liveness, NewSession, Sessions, expired_token},
     tags::Tags,
+    third_party::{EMAIL, ThirdPartyIds},
     uiaa::Uiaa,
 };
 use crate::{
     config::Config,
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester, SessionId},
-    id::Interner,
+    id::{Interner, RoomNid},
     time::Clock,
 };
 
@@ -72,6 +86,14 @@ struct Parts {
     push_rules: PushRules,
     tags: Tags,
     filters: Filters,
+    ids: ThirdPartyIds,
+    emails: Emails,
+    grants: Grants,
+    registration_tokens: RegistrationTokens,
+    /// That somebody has to leave all rooms.
+    departures: Notify,
+    /// Rooms that guests have joined.
+    guest_rooms: Mutex<HashSet<RoomNid>>,
 }
 
 impl std::fmt::Debug for Users {
@@ -87,16 +109,27 @@ impl Users {
         let accounts = Accounts::new(store.clone(), server_name, clock.clone());
         let sessions = Sessions::new(store.clone(), interner, config, clock.clone());
         let devices = Devices::new(store.clone(), interner, sessions.clone(), config);
+        let ids = ThirdPartyIds::new(store.clone(), clock.clone(), accounts.clone());
+        let emails = Emails::new(store.clone(), config, clock.clone(), ids.clone());
+        let grants = Grants::new(store.clone(), clock.clone(), accounts.clone());
         let registration =
-            Registration::new(store.clone(), config, clock.clone(), accounts.clone());
-        let login = Login::new(config, accounts.clone(), sessions.clone());
-        let uiaa = Uiaa::new(config, clock.clone(), login.clone(), registration.clone());
+            Registration::new(store.clone(), config, clock.clone(), accounts.clone(), ids.clone());
+        let login =
+            Login::new(config, accounts.clone(), sessions.clone(), ids.clone(), grants.clone());
+        let uiaa =
+            Uiaa::new(config, clock.clone(), login.clone(), registration.clone(), emails.clone());
         let account_data = AccountData::new(store.clone(), interner, config);
         Self(Arc::new(Parts {
             profiles: Profiles::new(store.clone(), config),
             push_rules: PushRules::new(account_data.clone()),
             tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),
+            registration_tokens: RegistrationTokens::new(store.clone()),
+            departures: Notify::new(),
+            guest_rooms: Mutex::default(),
+            ids,
+            emails,
+            grants,
             store,
             interner,
             clock,
@@ -171,6 +204,26 @@ impl Users {
         directory::fill(&self.0.store).await
     }
 
+    /// The e-mail addresses of accounts.
+    pub fn third_party_ids(&self) -> &ThirdPartyIds {
+        &self.0.ids
+    }
+
+    /// Proofs of e-mail addresses.
+    pub fn emails(&self) -> &Emails {
+        &self.0.emails
+    }
+
+    /// Tokens that live for a short while.
+    pub fn grants(&self) -> &Grants {
+        &self.0.grants
+    }
+
+    /// Registration tokens that administrators make.
+    pub fn registration_tokens(&self) -> &RegistrationTokens {
+        &self.0.registration_tokens
+    }
+
     /// Whose access token this is.
     pub async fn authenticate(
         &self,
@@ -194,6 +247,18 @@ impl Users {
             self.0.devices.remove(user_id, selection).await?;
         }
         Ok(())
+    }
+
+    /// Makes a guest an ordinary user, whose sessions are the guest's.
+    pub async fn upgrade_guest(
+        &self,
+        guest: OwnedUserId,
+        attempt: RegistrationAttempt<'_>,
+        address: ClientAddress,
+    ) -> Result<OwnedUserId, ApiError> {
+        self.0.registration.upgrade_guest(&guest, attempt, address).await?;
+        self.0.sessions.forget_user(&guest);
+        Ok(guest)
     }
 
     /// Sets or removes the right to administer the server, also for sessions that are open.

@@ -56,6 +56,8 @@ pub enum Liveness {
     Alive,
     /// Its access token has expired; a refresh gives another.
     Expired,
+    /// An administrator locked the account.
+    Locked,
     /// It has ended.
     Ended,
 }
@@ -107,7 +109,8 @@ impl Sessions {
             user_id: session.user_id.clone(),
             device_id: session.device_id.clone(),
             session: id,
-            guest: false,
+            guest: session.guest,
+            standing: session.standing,
             admin: session.admin,
             address,
         })
@@ -117,11 +120,26 @@ impl Sessions {
     /// and were woken by the topic `USER_SESSIONS`.
     pub async fn liveness(&self, session: &SessionId) -> Result<Liveness, ApiError> {
         let key = session.0;
-        let row = self.0.store.read(move |reader| reader.get(&ACCESS_TOKENS, &key)).await?;
-        let Some(Json(row)) = row else { return Ok(Liveness::Ended) };
+        let read = self.0.store.read(move |reader| {
+            let Some(Json(row)) = reader.get(&ACCESS_TOKENS, &key)? else { return Ok(None) };
+            let account = reader.get(&ACCOUNTS, &row.user_id.to_string())?;
+            Ok::<_, kv::Error>(Some((row, account.is_some_and(|Json(account)| account.locked))))
+        });
+        let Some((row, locked)) = read.await? else { return Ok(Liveness::Ended) };
         let now = now_ms(&self.0.clock);
         let expired = row.expires_ts.is_some_and(|expires| expires <= now);
-        Ok(if expired { Liveness::Expired } else { Liveness::Alive })
+        Ok(match (locked, expired) {
+            (true, _) => Liveness::Locked,
+            (false, true) => Liveness::Expired,
+            (false, false) => Liveness::Alive,
+        })
+    }
+
+    /// How long the access token of a session that is in use is still good; `None`: there is no
+    /// such end. For those who wait with it.
+    pub fn expires_in(&self, session: &SessionId) -> Option<Duration> {
+        let expires = self.0.cache.get(session)?.expires_ts?;
+        Some(Duration::from_millis(expires.saturating_sub(now_ms(&self.0.clock))))
     }
 
     /// Drops sessions that have ended from memory.
@@ -152,7 +170,7 @@ impl Sessions {
         if !token.used && token.expires_ts.is_some() {
             self.first_use(id, &token).await?;
         }
-        let session = Arc::new(Session::new(&token, account.admin));
+        let session = Arc::new(Session::new(&token, &account));
         self.0.cache.insert(generation, id, Arc::clone(&session));
         Ok(Some(session))
     }

@@ -16,12 +16,16 @@ use std::{
 use http::StatusCode;
 use ruma::{
     OwnedUserId, UserId,
-    api::client::uiaa::{AuthData, AuthType, UserIdentifier},
+    api::client::uiaa::{AuthData, AuthType, Password, UserIdentifier},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Login, Registration, secret};
-use crate::{config::Config, error::ApiError, time::Clock};
+use super::{
+    Emails, Login, LoginName, Registration,
+    email::{ProvenEmail, canonical},
+    secret,
+};
+use crate::{config::Config, error::ApiError, storage::rows::accounts::EmailPurpose, time::Clock};
 
 /// More sessions than this at once drop the oldest.
 const SESSIONS_MAX: usize = 10_000;
@@ -58,6 +62,10 @@ pub struct Operation {
     pub body: [u8; 32],
     /// The flows, each of which is enough.
     pub flows: Vec<Vec<AuthType>>,
+    /// What the stages need to know, by stage.
+    pub params: Value,
+    /// What a proof of an e-mail address must have been asked for.
+    pub email: EmailPurpose,
 }
 
 impl Operation {
@@ -68,6 +76,8 @@ impl Operation {
             name: name.into(),
             body: secret::hash_parts(body),
             flows: vec![vec![AuthType::Password]],
+            params: json!({}),
+            email: EmailPurpose::Add,
         }
     }
 }
@@ -77,6 +87,18 @@ impl Operation {
 pub struct Proof {
     /// The registration token that was shown.
     pub registration_token: Option<secret::Token>,
+    /// The e-mail address that was proven.
+    pub email: Option<ProvenEmail>,
+    /// Whether the terms were accepted.
+    pub terms: bool,
+}
+
+impl Proof {
+    fn merge(&mut self, other: Self) {
+        self.registration_token = other.registration_token.or(self.registration_token.take());
+        self.email = other.email.or(self.email.take());
+        self.terms |= other.terms;
+    }
 }
 
 /// Keeps the sessions and checks the answers.
@@ -89,6 +111,7 @@ struct Parts {
     attempts_max: usize,
     login: Login,
     registration: Registration,
+    emails: Emails,
     sessions: Mutex<Sessions>,
 }
 
@@ -112,6 +135,16 @@ struct Session {
     failures: usize,
     completed: Vec<AuthType>,
     proof: Proof,
+    /// The stages of its operation, for the pages of those that a client cannot show.
+    flows: Vec<Vec<AuthType>>,
+    params: Value,
+    email: EmailPurpose,
+}
+
+impl Session {
+    fn is_complete(&self, flows: &[Vec<AuthType>]) -> bool {
+        flows.iter().any(|flow| flow.iter().all(|stage| self.completed.contains(stage)))
+    }
 }
 
 impl Sessions {
@@ -152,10 +185,22 @@ impl Sessions {
     }
 }
 
+/// What an answer to a stage is checked against.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// The user who must be proven, for stages about one.
+    user_id: Option<&'a UserId>,
+    email: EmailPurpose,
+    /// The session.
+    id: &'a str,
+}
+
 /// How an answer to a stage turned out.
 enum Answer {
     Right(Proof),
     Wrong(&'static str),
+    /// Not yet; asking again is no mistake.
+    Pending(&'static str),
 }
 
 impl Uiaa {
@@ -164,6 +209,7 @@ impl Uiaa {
         clock: Clock,
         login: Login,
         registration: Registration,
+        emails: Emails,
     ) -> Self {
         Self(Arc::new(Parts {
             clock,
@@ -171,6 +217,7 @@ impl Uiaa {
             attempts_max: config.limits.uia_attempts_max,
             login,
             registration,
+            emails,
             sessions: Mutex::default(),
         }))
     }
@@ -193,54 +240,151 @@ impl Uiaa {
         };
         let completed = self.completed(&id);
         let Some(stage) = auth.auth_type() else {
-            return Err(challenge(operation, &id, &completed));
+            // What is left may have been answered on a page.
+            let proof = self.finish(&id, &operation.flows);
+            return proof.ok_or_else(|| challenge(operation, &id, &completed));
         };
         if !operation.flows.iter().any(|flow| flow.contains(&stage)) {
             let message = "The stage is in none of the flows";
             let challenge = challenge(operation, &id, &completed);
             return Err(with_error(challenge, "M_UNRECOGNIZED", message));
         }
-        match self.answer(operation, auth).await? {
+        if completed.contains(&stage) {
+            let proof = self.finish(&id, &operation.flows);
+            return proof.ok_or_else(|| challenge(operation, &id, &completed));
+        }
+        let asked = Asked { user_id: operation.owner.user_id(), email: operation.email, id: &id };
+        match self.answer(asked, auth).await? {
             Answer::Right(proof) => self.complete(operation, &id, stage, proof),
             Answer::Wrong(message) => {
                 self.count_failure(&id);
                 let challenge = challenge(operation, &id, &completed);
                 Err(with_error(challenge, "M_FORBIDDEN", message))
             }
+            Answer::Pending(message) => {
+                let challenge = challenge(operation, &id, &completed);
+                Err(with_error(challenge, "M_UNAUTHORIZED", message))
+            }
         }
     }
 
-    async fn answer(&self, operation: &Operation, auth: &AuthData) -> Result<Answer, ApiError> {
+    /// What a stage of a session needs to know, for the page of a stage. `None`: the session has no
+    /// such stage.
+    pub fn stage_of_page(&self, id: &str, stage: &AuthType) -> Option<Value> {
+        let mut sessions = self.sessions();
+        let session = sessions.get_mut(id)?;
+        let has_stage = session.flows.iter().any(|flow| flow.contains(stage));
+        has_stage.then(|| session.params[stage.as_str()].clone())
+    }
+
+    /// Takes the answer to a stage from its page. The client then goes on with the session.
+    ///
+    /// # Errors
+    /// 403 for a wrong answer, 404 when there is no such session, 429 after too many wrong answers.
+    pub async fn answer_on_page(&self, id: &str, auth: &AuthData) -> Result<(), ApiError> {
+        let gone = || ApiError::not_found("The session has ended; begin again");
+        let stage = auth.auth_type().ok_or_else(gone)?;
+        let (owner, email) = {
+            let mut sessions = self.sessions();
+            let session = sessions.get_mut(id).ok_or_else(gone)?;
+            if !session.flows.iter().any(|flow| flow.contains(&stage)) {
+                return Err(gone());
+            }
+            if session.failures >= self.0.attempts_max {
+                return Err(ApiError::limit_exceeded(self.0.lifetime));
+            }
+            (session.owner.clone(), session.email)
+        };
+        let asked = Asked { user_id: owner.user_id(), email, id };
+        match self.answer(asked, auth).await? {
+            Answer::Right(proof) => {
+                let mut sessions = self.sessions();
+                let session = sessions.get_mut(id).ok_or_else(gone)?;
+                session.proof.merge(proof);
+                if !session.completed.contains(&stage) {
+                    session.completed.push(stage);
+                }
+                Ok(())
+            }
+            Answer::Wrong(message) => {
+                self.count_failure(id);
+                Err(ApiError::forbidden(message))
+            }
+            Answer::Pending(message) => Err(ApiError::forbidden(message)),
+        }
+    }
+
+    /// How many sessions have shown a registration token and not made their account yet. Walks
+    /// through all sessions, which are bounded, as often as somebody shows a token, which is limited.
+    pub fn pending_uses(&self, token: &str) -> u64 {
+        self.pending_uses_but(token, "")
+    }
+
+    fn pending_uses_but(&self, token: &str, id: &str) -> u64 {
+        let sessions = self.sessions();
+        let shows = |session: &&Session| {
+            let shown = session.proof.registration_token.as_ref();
+            session.id != id && shown.is_some_and(|shown| shown.reveal() == token)
+        };
+        sessions.by_age.values().filter(shows).count() as u64
+    }
+
+    async fn answer(&self, asked: Asked<'_>, auth: &AuthData) -> Result<Answer, ApiError> {
         match auth {
             AuthData::Dummy(_) => Ok(Answer::Right(Proof::default())),
-            AuthData::Password(answer) => {
-                let UserIdentifier::Matrix(identifier) = &answer.identifier else {
-                    return Ok(Answer::Wrong("The user is not known by this identifier"));
-                };
-                let user_id = operation.owner.user_id();
-                let named = self.0.login.parse(&identifier.user);
-                let Some(user_id) = user_id.filter(|user_id| named.as_deref() == Some(*user_id))
-                else {
-                    return Err(ApiError::forbidden("This is another user's session"));
-                };
-                let right = self.0.login.verified(user_id, &answer.password).await?.is_some();
-                Ok(if right {
-                    Answer::Right(Proof::default())
-                } else {
-                    Answer::Wrong("The password is wrong")
-                })
+            AuthData::Terms(_) => Ok(Answer::Right(Proof { terms: true, ..Proof::default() })),
+            AuthData::Password(answer) => self.check_password(asked.user_id, answer).await,
+            AuthData::EmailIdentity(answer) => {
+                let creds = &answer.thirdparty_id_creds;
+                let (sid, secret) = (creds.sid.as_str(), creds.client_secret.as_str());
+                match self.0.emails.proven(asked.email, sid, secret).await {
+                    Ok(Some(proven)) => {
+                        Ok(Answer::Right(Proof { email: Some(proven), ..Proof::default() }))
+                    }
+                    Ok(None) => Ok(Answer::Pending("The link in the mail was not followed yet")),
+                    Err(error) if error.errcode == "M_THREEPID_AUTH_FAILED" => {
+                        Ok(Answer::Wrong("There is no such proof of an address"))
+                    }
+                    Err(error) => Err(error),
+                }
             }
             AuthData::RegistrationToken(answer) => {
-                let valid = self.0.registration.is_valid_token(&answer.token).await?;
+                let pending = self.pending_uses_but(&answer.token, asked.id);
+                let valid = self.0.registration.is_valid_token(&answer.token, pending).await?;
                 let registration_token = Some(secret::Token::from(answer.token.clone()));
                 Ok(if valid {
-                    Answer::Right(Proof { registration_token })
+                    Answer::Right(Proof { registration_token, ..Proof::default() })
                 } else {
                     Answer::Wrong("The registration token is not valid")
                 })
             }
             _ => Ok(Answer::Wrong("The stage is not supported")),
         }
+    }
+
+    async fn check_password(
+        &self,
+        user_id: Option<&UserId>,
+        answer: &Password,
+    ) -> Result<Answer, ApiError> {
+        let named = match &answer.identifier {
+            UserIdentifier::Matrix(identifier) => LoginName::Id(identifier.user.clone()),
+            UserIdentifier::Email(identifier) => match canonical(&identifier.address) {
+                Ok(address) => LoginName::Email(address),
+                Err(_) => return Ok(Answer::Wrong("The user is not known by this identifier")),
+            },
+            _ => return Ok(Answer::Wrong("The user is not known by this identifier")),
+        };
+        let named = self.0.login.user_of(&named).await?;
+        let Some(user_id) = user_id.filter(|user_id| named.as_deref() == Some(*user_id)) else {
+            return Err(ApiError::forbidden("This is another user's session"));
+        };
+        let right = self.0.login.verified(user_id, &answer.password).await?.is_some();
+        Ok(if right {
+            Answer::Right(Proof::default())
+        } else {
+            Answer::Wrong("The password is wrong")
+        })
     }
 
     /// Joins a session. `false`: there is none of this name (any more).
@@ -275,6 +419,9 @@ impl Uiaa {
             failures: 0,
             completed: Vec::new(),
             proof: Proof::default(),
+            flows: operation.flows.clone(),
+            params: operation.params.clone(),
+            email: operation.email,
         };
         self.sessions().add(session);
         id
@@ -305,17 +452,19 @@ impl Uiaa {
         if !session.completed.contains(&stage) {
             session.completed.push(stage);
         }
-        if let Some(token) = proof.registration_token {
-            session.proof.registration_token = Some(token);
-        }
-        let is_complete =
-            |flow: &Vec<AuthType>| flow.iter().all(|stage| session.completed.contains(stage));
-        if operation.flows.iter().any(is_complete) {
-            let age = sessions.by_id.get(id).copied();
-            let session = age.and_then(|age| sessions.remove(age));
-            return Ok(session.map(|session| session.proof).unwrap_or_default());
-        }
-        Err(challenge(operation, id, &session.completed))
+        session.proof.merge(proof);
+        let completed = session.completed.clone();
+        drop(sessions);
+        let proof = self.finish(id, &operation.flows);
+        proof.ok_or_else(|| challenge(operation, id, &completed))
+    }
+
+    /// Ends a session whose flow is complete; gives what was proven in it.
+    fn finish(&self, id: &str, flows: &[Vec<AuthType>]) -> Option<Proof> {
+        let mut sessions = self.sessions();
+        let is_complete = sessions.get_mut(id)?.is_complete(flows);
+        let age = sessions.by_id.get(id).copied().filter(|_| is_complete)?;
+        sessions.remove(age).map(|session| session.proof)
     }
 
     fn count_failure(&self, id: &str) {
@@ -352,7 +501,7 @@ fn challenge(operation: &Operation, session: &str, completed: &[AuthType]) -> Ap
         operation.flows.iter().map(|flow| json!({ "stages": names(flow) })).collect();
     ApiError::new(StatusCode::UNAUTHORIZED, "", "User-interactive authentication is needed")
         .with("flows", json!(flows))
-        .with("params", json!({}))
+        .with("params", operation.params.clone())
         .with("session", json!(session))
         .with("completed", json!(names(completed)))
 }

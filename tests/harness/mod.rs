@@ -54,6 +54,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// The body as it came, for pages.
+    pub(crate) text: String,
 }
 
 impl Answer {
@@ -120,7 +122,8 @@ impl Call<'_> {
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         record::exchange(&method, &path, head.status, &body);
-        Answer { status: head.status, headers: head.headers, body }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: head.status, headers: head.headers, body, text }
     }
 
     /// Sends it and hangs up as soon as the server has to wait for something.

@@ -102,8 +102,8 @@ fn registration_that_makes_no_sense_is_refused() {
             Box::new(|c| c.registration.open_without_token = true),
         ),
         (
-            "`registration.enabled` is set but nobody can register",
-            Box::new(|c| c.registration.enabled = true),
+            "`registration.require_email` needs a mail server",
+            Box::new(|c| c.registration.require_email = true),
         ),
         (
             "`registration.open_without_token` would let anyone who reaches 0.0.0.0:8008",

@@ -3,6 +3,7 @@
 pub mod relations;
 pub mod delayed_events;
 pub mod reports;
+pub mod accounts;
 pub mod rooms;
 pub mod users;
 

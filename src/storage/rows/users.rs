@@ -7,7 +7,8 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 /// An account.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct AccountRow {
     /// When it was made, in milliseconds.
     pub created_ts: u64,
@@ -23,6 +24,18 @@ pub struct AccountRow {
     /// Whether the user asked to be forgotten by those who do not know them yet.
     #[serde(default)]
     pub erased: bool,
+    /// Whether the account is a guest's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest: bool,
+    /// Whether an administrator locked it: nothing can be done with it but logging out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
+    /// Whether an administrator suspended it: it can read, and little else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
+    /// The terms that were accepted at registration: the version of each policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub accepted_terms: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for AccountRow {
@@ -34,7 +47,10 @@ impl fmt::Debug for AccountRow {
             .field("admin", &self.admin)
             .field("deactivated_ts", &self.deactivated_ts)
             .field("erased", &self.erased)
-            .finish()
+            .field("guest", &self.guest)
+            .field("locked", &self.locked)
+            .field("suspended", &self.suspended)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,6 +5,7 @@ use kv::ColumnFamily;
 
 pub mod delayed_events;
 pub mod directory;
+pub mod accounts;
 pub mod ephemeral;
 pub mod reports;
 pub mod rooms;

@@ -39,6 +39,7 @@ use crate::{
         render::{Detail, Form},
     },
     storage::rows::{Membership, MembershipRow},
+    users::expired_token,
 };
 
 /// How long a client may wait at most.
@@ -138,6 +139,7 @@ impl Sync {
         let mut changes = self.0.notifier.changes(self.0.notifier.user(user_id));
         let mut stopped = self.0.notifier.stopped();
         let mut poll = None;
+        let session_end = self.session_end(session);
         let mut since = asked.since;
         loop {
             changes.borrow_and_update();
@@ -170,6 +172,7 @@ impl Sync {
                 () = tokio::time::sleep_until(deadline) => {}
                 () = poll.ended() => return Ok((Answer::default(), Members::new(), now)),
                 _ = stopped.changed() => {}
+                () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
             }
         }
     }

@@ -10,7 +10,10 @@ use std::{
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::{http::SessionId, storage::rows::users::AccessTokenRow};
+use crate::{
+    http::{SessionId, Standing},
+    storage::rows::users::{AccessTokenRow, AccountRow},
+};
 
 /// More sessions than this at once start the memory anew; each has some hundred bytes.
 const SESSIONS_MAX: usize = 100_000;
@@ -21,20 +24,32 @@ pub(super) struct Session {
     pub(super) user_id: OwnedUserId,
     pub(super) device_id: OwnedDeviceId,
     pub(super) admin: bool,
+    pub(super) guest: bool,
+    pub(super) standing: Standing,
     pub(super) expires_ts: Option<u64>,
     /// When it was last written down that the device was seen.
     pub(super) seen_ts: AtomicU64,
 }
 
 impl Session {
-    pub(super) fn new(token: &AccessTokenRow, admin: bool) -> Self {
+    pub(super) fn new(token: &AccessTokenRow, account: &AccountRow) -> Self {
         Self {
             user_id: token.user_id.clone(),
             device_id: token.device_id.clone(),
-            admin,
+            admin: account.admin,
+            guest: account.guest,
+            standing: standing(account),
             expires_ts: token.expires_ts,
             seen_ts: AtomicU64::new(0),
         }
+    }
+}
+
+fn standing(account: &AccountRow) -> Standing {
+    match account {
+        AccountRow { locked: true, .. } => Standing::Locked,
+        AccountRow { suspended: true, .. } => Standing::Suspended,
+        _ => Standing::Good,
     }
 }
 
@@ -112,7 +127,7 @@ mod tests {
             replaces: None,
             used: false,
         };
-        Arc::new(Session::new(&token, false))
+        Arc::new(Session::new(&token, &AccountRow::default()))
     }
 
     #[test]

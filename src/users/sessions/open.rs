@@ -111,6 +111,9 @@ impl Sessions {
             let account = account
                 .filter(|account| account.deactivated_ts.is_none())
                 .ok_or_else(|| ApiError::user_deactivated("The account is deactivated"))?;
+            if account.locked {
+                return Err(ApiError::user_locked());
+            }
             if password_hash.as_ref().is_some_and(|hash| *hash != account.password_hash) {
                 return Err(ApiError::forbidden("The password has just been changed"));
             }

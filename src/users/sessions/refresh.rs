@@ -146,6 +146,9 @@ impl Sessions {
     async fn try_refresh(&self, token: RefreshToken) -> Result<Option<IssuedSession>, ApiError> {
         let before = self.before_refresh(token).await?.ok_or_else(unknown)?;
         let now = now_ms(&self.0.clock);
+        if before.account.locked {
+            return Err(ApiError::user_locked());
+        }
         let used = before.access.as_ref().is_none_or(|access| access.used);
         match standing(&before.family, token.hash(), used, now) {
             Standing::Current | Standing::Repeated => {}

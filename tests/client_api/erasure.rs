@@ -1,0 +1,32 @@
+//! Deactivation with erasure.
+
+use serde_json::json;
+
+use crate::harness::{PASSWORD, TestServer, password_stage, texts};
+
+#[tokio::test]
+async fn who_comes_after_an_erasure_sees_no_content() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    bob.send(&room, "secret").await;
+    alice.send(&room, "plain").await;
+    let old = server.client("old").await;
+    old.join(&room).await;
+    let deactivate =
+        |auth| bob.post("v3/account/deactivate", json!({ "erase": true, "auth": auth }));
+    let challenge = deactivate(json!(null)).await;
+    let auth = password_stage("bob", PASSWORD, challenge.body["session"].as_str().unwrap());
+    deactivate(auth).await.ok();
+    let carol = server.client("carol").await;
+    carol.join(&room).await;
+    let page = carol.messages(&room, "dir=b&limit=50").await.ok();
+    assert_eq!(texts(&page["chunk"]), ["plain"]);
+    for there in [&alice, &old] {
+        let page = there.messages(&room, "dir=b&limit=50").await.ok();
+        assert_eq!(texts(&page["chunk"]), ["plain", "secret"]);
+    }
+    let login = server.try_login("bob", PASSWORD).await;
+    assert_eq!(login.outcome(), (403, "M_USER_DEACTIVATED"));
+}
