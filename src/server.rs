@@ -10,6 +10,8 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
+    appservice_sender::{self, AppserviceSender},
+    appservices::{Appservices, AppservicesError},
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
     egress::Egress,
@@ -52,6 +54,9 @@ pub enum StartError {
     /// The client for requests of the server's own cannot be made.
     #[error("the client for outgoing requests cannot be made")]
     Egress(#[source] reqwest::Error),
+    /// The application services cannot be read.
+    #[error(transparent)]
+    Appservices(#[from] AppservicesError),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -73,6 +78,8 @@ pub struct Server {
     pub users: Users,
     /// What clients are told.
     pub sync: Sync,
+    /// Application services.
+    pub appservices: Appservices,
     client: Arc<ClientApi>,
     federation: Arc<FederationApi>,
     tasks: Tasks,
@@ -109,22 +116,34 @@ impl Server {
             default_version: config.rooms.default_version.clone(),
             event_cache_bytes: config.database.memory_bytes() / EVENT_CACHE_SHARE,
         });
-        let users = Users::new(store.clone(), interner, &config, clock.clone());
+        let appservices =
+            Appservices::open(store.clone(), name.clone(), &config.appservices, egress.clone())
+                .await?;
+        let users =
+            Users::new(store.clone(), interner, &config, clock.clone(), appservices.clone());
         let typing = Typing::new(store.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), identity.epoch);
+        let tasks = Tasks::default();
+        let parts = appservice_sender::Parts {
+            appservices: appservices.clone(),
+            rooms: rooms.clone(),
+            typing: typing.clone(),
+        };
+        AppserviceSender::start(parts, &tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
+            appservices: appservices.clone(),
             rooms: rooms.clone(),
             receipts: Receipts::new(store.clone()),
             typing,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
+            no_limits: RateLimits::none(),
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        let tasks = Tasks::default();
-        Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
+        Ok(Self { config, store, rooms, users, sync, appservices, client, federation, tasks })
     }
 
     /// The requests that a listener answers.

@@ -14,10 +14,10 @@ use ruma::api::client::{
     uiaa::AuthData,
 };
 
-use super::{ClientApi, uiaa};
+use super::{ClientApi, appservice, uiaa};
 use crate::{
     error::ApiError,
-    http::{ClientAddress, MaybeRequester, NoAuth, Requester},
+    http::{ClientAddress, MaybeAppservice, MaybeRequester, NoAuth, Requester},
     users::{
         NewSession, RegistrationAttempt, Selection, in_rooms, secret,
         uiaa::{Operation, Owner},
@@ -30,9 +30,12 @@ use crate::{
 /// No guests. A name that cannot be had is refused before anything is to be proven.
 pub(super) async fn register(
     app: Arc<ClientApi>,
-    auth: NoAuth,
+    auth: MaybeAppservice,
     request: register::v3::Request,
 ) -> Result<register::v3::Response, ApiError> {
+    if request.login_type == Some(register::LoginType::ApplicationService) {
+        return appservice::register(&app, auth, request).await;
+    }
     if request.kind != RegistrationKind::User {
         return Err(ApiError::guest_access_forbidden("This server has no guests"));
     }
@@ -166,7 +169,7 @@ pub(super) async fn whoami(
     _request: whoami::v3::Request,
 ) -> Result<whoami::v3::Response, ApiError> {
     let mut response = whoami::v3::Response::new(auth.user_id, auth.guest);
-    response.device_id = Some(auth.device_id);
+    response.device_id = Some(auth.device_id).filter(|device| !device.as_str().is_empty());
     Ok(response)
 }
 

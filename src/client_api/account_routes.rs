@@ -6,7 +6,7 @@ use http::Method;
 use ruma::UserId;
 
 use super::{
-    ClientApi, account, config, device, discovery, filter, profile, push, session, tag, thirdparty,
+    ClientApi, account, appservice, config, device, discovery, filter, profile, push, session, tag, thirdparty,
     voip,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// Adds the endpoints about accounts and what is theirs.
 #[must_use]
 pub fn account_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    user_data_routes(push_routes(session_routes(routes)))
+    appservice_routes(user_data_routes(push_routes(session_routes(routes))))
 }
 
 fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -51,7 +51,7 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add_raw(&Method::GET, voip::TURN_SERVER_PATHS, voip::get_turn_server_info)
         .add(device::get_devices)
         .add(device::get_device)
-        .add(device::update_device)
+        .add_rendered(Options::DEFAULT, device::update_device)
         .add(device::delete_device)
         .add(device::delete_devices)
         .add(tag::get_tags)
@@ -61,7 +61,19 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(config::set_global_account_data)
         .add(config::get_room_account_data)
         .add(config::set_room_account_data)
+}
+
+/// What application services call, and what they are asked for.
+fn appservice_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(appservice::request_ping)
+        .add(appservice::set_room_visibility)
         .add(thirdparty::get_protocols)
+        .add(thirdparty::get_protocol)
+        .add(thirdparty::get_location_for_protocol)
+        .add(thirdparty::get_location_for_room_alias)
+        .add(thirdparty::get_user_for_protocol)
+        .add(thirdparty::get_user_for_user_id)
 }
 
 fn push_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod account_routes;
 pub mod alias;
+pub mod appservice;
 pub mod config;
 pub mod context;
 pub mod create_room;
@@ -37,11 +38,12 @@ use std::sync::Arc;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
+    appservices::Appservices,
     config::Config,
     egress::Egress,
     ephemeral::{Receipts, Typing},
     error::ApiError,
-    http::{Authenticator, ClientAddress, Requester},
+    http::{AppserviceCaller, Authenticator, Credentials, Requester},
     rooms::Rooms,
     sync::Sync,
     users::Users,
@@ -54,6 +56,8 @@ pub struct ClientApi {
     pub config: Arc<Config>,
     /// Accounts and what is theirs.
     pub users: Users,
+    /// Application services.
+    pub appservices: Appservices,
     /// The event graph.
     pub rooms: Rooms,
     /// Receipts.
@@ -64,16 +68,18 @@ pub struct ClientApi {
     pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
+    /// Those of application services that have none.
+    pub no_limits: RateLimits,
     /// The server's own requests.
     pub egress: Egress,
 }
 
 impl Authenticator for ClientApi {
-    async fn authenticate(
-        &self,
-        token: &str,
-        address: ClientAddress,
-    ) -> Result<Requester, ApiError> {
-        self.users.authenticate(token, address).await
+    async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Requester, ApiError> {
+        self.users.identify(credentials).await
+    }
+
+    fn appservice(&self, token: &str) -> Option<AppserviceCaller> {
+        Authenticator::appservice(&self.users, token)
     }
 }

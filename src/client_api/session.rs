@@ -9,10 +9,10 @@ use ruma::api::client::{
     uiaa::UserIdentifier,
 };
 
-use super::ClientApi;
+use super::{ClientApi, appservice};
 use crate::{
     error::ApiError,
-    http::{NoAuth, Requester},
+    http::{MaybeAppservice, NoAuth, Requester},
     users::{LoginAttempt, Selection, secret::Token},
 };
 
@@ -23,17 +23,25 @@ pub(super) async fn get_login_types(
     _auth: NoAuth,
     _request: get_login_types::v3::Request,
 ) -> Result<get_login_types::v3::Response, ApiError> {
-    use get_login_types::v3::{LoginType, PasswordLoginType, Response};
-    Ok(Response::new(vec![LoginType::Password(PasswordLoginType::new())]))
+    use get_login_types::v3::{
+        ApplicationServiceLoginType, LoginType, PasswordLoginType, Response,
+    };
+    Ok(Response::new(vec![
+        LoginType::Password(PasswordLoginType::new()),
+        LoginType::ApplicationService(ApplicationServiceLoginType::new()),
+    ]))
 }
 
 /// `POST /_matrix/client/v3/login`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>
 pub(super) async fn login(
     app: Arc<ClientApi>,
-    auth: NoAuth,
+    auth: MaybeAppservice,
     request: login::v3::Request,
 ) -> Result<login::v3::Response, ApiError> {
+    if let login::v3::LoginInfo::ApplicationService(info) = request.login_info.clone() {
+        return appservice::login(&app, auth, request, info).await;
+    }
     let login::v3::LoginInfo::Password(info) = request.login_info else {
         return Err(ApiError::unknown("This type of login is not supported"));
     };

@@ -11,10 +11,11 @@ use ruma::server_name;
 
 use super::Config;
 
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("server", include_str!("server.rs")),
     ("database", include_str!("database.rs")),
     ("egress", include_str!("egress.rs")),
+    ("appservices", include_str!("appservices.rs")),
     ("registration", include_str!("registration.rs")),
     ("rate_limits", include_str!("rate_limits.rs")),
     ("rooms", include_str!("rooms.rs")),

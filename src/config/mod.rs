@@ -6,6 +6,7 @@
 //! The doc comments of the sections are the text of `config.example.toml`, so they speak to
 //! operators; a test in `example.rs` compares the two.
 
+mod appservices;
 mod database;
 mod egress;
 mod error;
@@ -30,6 +31,7 @@ use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    appservices::AppservicesConfig,
     database::DatabaseConfig,
     egress::EgressConfig,
     error::ConfigError,
@@ -56,6 +58,9 @@ pub struct Config {
     /// Where the server's own requests may go.
     #[serde(default)]
     pub egress: EgressConfig,
+    /// Bridges, bots and the like.
+    #[serde(default)]
+    pub appservices: AppservicesConfig,
     /// Who may make an account.
     #[serde(default)]
     pub registration: RegistrationConfig,
@@ -83,6 +88,7 @@ impl Config {
             server: ServerConfig::for_server(name),
             database: DatabaseConfig::default(),
             egress: EgressConfig::default(),
+            appservices: AppservicesConfig::default(),
             registration: RegistrationConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),

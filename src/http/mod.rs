@@ -22,7 +22,10 @@ mod tls;
 
 pub use address::{ClientAddress, Peer, TrustedProxies};
 pub use app::{App, AppSettings, Context, RequestId};
-pub use auth::{Authentication, Authenticator, Fits, MaybeRequester, NoAuth, Requester, SessionId};
+pub use auth::{
+    AppserviceCaller, Authentication, Authenticator, Credentials, Fits, MaybeAppservice,
+    MaybeRequester, NoAuth, Requester, SessionId,
+};
 pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, read_body};
 pub use endpoint::{Options, RawRequest, Route, Routes};
 pub use json::{JsonError, JsonRules, check_json};

@@ -13,6 +13,7 @@ mod devices;
 pub(crate) mod filters;
 pub mod in_rooms;
 mod login;
+mod masquerade;
 mod passwords;
 mod profiles;
 mod push_rules;
@@ -42,9 +43,10 @@ pub use self::{
     uiaa::Uiaa,
 };
 use crate::{
+    appservices::Appservices,
     config::Config,
     error::ApiError,
-    http::{Authenticator, ClientAddress, Requester, SessionId},
+    http::{AppserviceCaller, Authenticator, ClientAddress, Credentials, Requester, SessionId},
     id::Interner,
     time::Clock,
 };
@@ -57,6 +59,7 @@ struct Parts {
     store: Store,
     interner: Interner,
     clock: Clock,
+    appservices: Appservices,
     accounts: Accounts,
     sessions: Sessions,
     devices: Devices,
@@ -78,13 +81,24 @@ impl std::fmt::Debug for Users {
 
 impl Users {
     /// Builds the services on a store.
-    pub fn new(store: Store, interner: Interner, config: &Arc<Config>, clock: Clock) -> Self {
+    pub fn new(
+        store: Store,
+        interner: Interner,
+        config: &Arc<Config>,
+        clock: Clock,
+        appservices: Appservices,
+    ) -> Self {
         let server_name = config.server.name.clone();
         let accounts = Accounts::new(store.clone(), server_name, clock.clone());
         let sessions = Sessions::new(store.clone(), interner, config, clock.clone());
         let devices = Devices::new(store.clone(), interner, sessions.clone(), config);
-        let registration =
-            Registration::new(store.clone(), config, clock.clone(), accounts.clone());
+        let registration = Registration::new(
+            store.clone(),
+            config,
+            clock.clone(),
+            accounts.clone(),
+            appservices.clone(),
+        );
         let login = Login::new(config, accounts.clone(), sessions.clone());
         let uiaa = Uiaa::new(config, clock.clone(), login.clone(), registration.clone());
         let account_data = AccountData::new(store.clone(), interner, config);
@@ -96,6 +110,7 @@ impl Users {
             store,
             interner,
             clock,
+            appservices,
             accounts,
             sessions,
             devices,
@@ -104,6 +119,11 @@ impl Users {
             registration,
             account_data,
         }))
+    }
+
+    /// Application services.
+    pub fn appservices(&self) -> &Appservices {
+        &self.0.appservices
     }
 
     /// Accounts and passwords.
@@ -161,7 +181,7 @@ impl Users {
         &self.0.filters
     }
 
-    /// Whose access token this is.
+    /// The session of a user's access token; see [`Users::identify`] for all tokens.
     pub async fn authenticate(
         &self,
         token: &str,
@@ -195,12 +215,13 @@ impl Users {
 }
 
 impl Authenticator for Users {
-    async fn authenticate(
-        &self,
-        token: &str,
-        address: ClientAddress,
-    ) -> Result<Requester, ApiError> {
-        Self::authenticate(self, token, address).await
+    async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Requester, ApiError> {
+        self.identify(credentials).await
+    }
+
+    fn appservice(&self, token: &str) -> Option<AppserviceCaller> {
+        let appservice = self.0.appservices.by_token(token)?;
+        Some(appservice.caller(&appservice.sender))
     }
 }
 
@@ -208,6 +229,9 @@ impl Authenticator for Users {
 impl Users {
     /// [`Sessions::liveness`], for long polls that were woken by the topic `USER_SESSIONS`.
     pub async fn liveness(&self, session: &SessionId) -> Result<Liveness, ApiError> {
+        if self.0.appservices.is_token_hash(&session.0) {
+            return Ok(Liveness::Alive);
+        }
         self.0.sessions.liveness(session).await
     }
 }

@@ -110,6 +110,7 @@ impl Sessions {
             guest: false,
             admin: session.admin,
             address,
+            appservice: None,
         })
     }
 

@@ -3,6 +3,7 @@
 
 use kv::ColumnFamily;
 
+pub mod appservices;
 pub mod ephemeral;
 pub mod rooms;
 pub mod server;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::*;
 use crate::{
+    appservices::Appservices,
     config::Config,
     ephemeral::{Receipts, Typing},
     federation::server_keys::Signer,
@@ -78,7 +79,13 @@ impl Server {
             default_version: RoomVersionId::V11,
             event_cache_bytes: 1 << 20,
         });
-        let users = Users::new(store.clone(), interner, &config, clock);
+        let users = Users::new(
+            store.clone(),
+            interner,
+            &config,
+            clock,
+            Appservices::none(store.clone(), config.server.name.clone()),
+        );
         let typing = Typing::new(store.clone());
         let receipts = Receipts::new(store.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), EPOCH);
