@@ -87,8 +87,7 @@ async fn send(parts: &Parts, lane: &Lane, transaction: Transaction) -> Result<()
     let request: (_, &[&str], &[&str]) = (Method::PUT, &path, &legacy);
     let content: (&[(String, String)], _) = (&[], Body::Json(body));
     let appservices = &parts.appservices;
-    let called =
-        appservices.call_or_legacy(&lane.appservice, request, content, DURATION_MAX).await;
+    let called = appservices.call_or_legacy(&lane.appservice, request, content, DURATION_MAX).await;
     match called {
         Ok(called) if called.status.is_success() => Ok(()),
         Ok(called) => Err(format!("it answered {}", called.status.as_u16())),
@@ -99,7 +98,8 @@ async fn send(parts: &Parts, lane: &Lane, transaction: Transaction) -> Result<()
 /// Waits, and doubles the next wait.
 async fn wait(lane: &Lane, pause: &mut Duration) {
     // Without randomness the whole pause.
-    let share = getrandom::u32().map_or(1.0, |random| 0.5 + f64::from(random >> 1) / f64::from(u32::MAX));
+    let share =
+        getrandom::u32().map_or(1.0, |random| 0.5 + f64::from(random >> 1) / f64::from(u32::MAX));
     tokio::select! {
         () = tokio::time::sleep(pause.mul_f64(share)) => {}
         () = lane.appservice.reachable.notified() => {}

@@ -128,7 +128,8 @@ impl Follower {
             _ => now,
         };
         while from < now {
-            let (found, to) = self.look(move |state, reader| state.missed(reader, from, now)).await?;
+            let (found, to) =
+                self.look(move |state, reader| state.missed(reader, from, now)).await?;
             self.write(found, to).await?;
             from = to;
         }

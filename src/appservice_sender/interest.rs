@@ -41,8 +41,16 @@ impl Interests {
     }
 
     /// Those at these places.
-    pub(super) fn members(&self, set: Set) -> impl Iterator<Item = &Arc<crate::appservices::Appservice>> {
-        self.registry.all().iter().enumerate().filter(move |(at, _)| set & (1 << at) != 0).map(|(_, one)| one)
+    pub(super) fn members(
+        &self,
+        set: Set,
+    ) -> impl Iterator<Item = &Arc<crate::appservices::Appservice>> {
+        self.registry
+            .all()
+            .iter()
+            .enumerate()
+            .filter(move |(at, _)| set & (1 << at) != 0)
+            .map(|(_, one)| one)
     }
 
     /// Those for which `is` holds. Who has no address is sent nothing.

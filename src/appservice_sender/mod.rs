@@ -76,8 +76,7 @@ impl AppserviceSender {
         // Before the first look at the registry and the store, so that nothing is missed.
         let changes = parts.appservices.changes();
         let feed = parts.store().feed();
-        let lanes =
-            Lanes { parts: parts.clone(), lanes: HashMap::new(), tasks: JoinSet::new() };
+        let lanes = Lanes { parts: parts.clone(), lanes: HashMap::new(), tasks: JoinSet::new() };
         tasks.spawn(async move |stop: Stop| {
             Follower::new(parts, lanes).run(feed, changes, stop).await;
         });

@@ -112,11 +112,7 @@ fn take_typing(lane: &Lane) -> BTreeSet<RoomNid> {
     taken
 }
 
-async fn draft(
-    parts: &Parts,
-    lane: &Lane,
-    typing: BTreeSet<RoomNid>,
-) -> Result<Draft, ApiError> {
+async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<Draft, ApiError> {
     let (all, id) = (parts.clone(), lane.appservice.id.to_string());
     let read = parts.store().read(move |reader| {
         let range = APPSERVICE_OUTBOX.prefix(&id);
@@ -169,11 +165,7 @@ impl Draft {
 }
 
 /// Writes a transaction down. `None`: what waited is no more, and so there is nothing to send.
-async fn write(
-    parts: &Parts,
-    lane: &Lane,
-    draft: Draft,
-) -> Result<Option<Transaction>, ApiError> {
+async fn write(parts: &Parts, lane: &Lane, draft: Draft) -> Result<Option<Transaction>, ApiError> {
     let mut batch = Batch::new();
     for key in &draft.taken {
         batch.delete(&APPSERVICE_OUTBOX, key);

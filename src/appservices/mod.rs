@@ -95,8 +95,9 @@ impl Appservices {
             let read = Appservice::new(&id, row, Source::Database, &server_name);
             all.push(read.map_err(|error| AppservicesError::Registration(id, error))?);
         }
-        let registry = Registry::new(all)
-            .map_err(|error| AppservicesError::Registration("of an application service".to_owned(), error))?;
+        let registry = Registry::new(all).map_err(|error| {
+            AppservicesError::Registration("of an application service".to_owned(), error)
+        })?;
         Ok(Self(Arc::new(Inner {
             store,
             server_name,
@@ -113,7 +114,8 @@ impl Appservices {
     /// When the client for outgoing requests cannot be made.
     #[cfg(test)]
     pub(crate) fn none(store: Store, server_name: OwnedServerName) -> Self {
-        let egress = Egress::new(&crate::config::EgressConfig::default()).expect("a client is made");
+        let egress =
+            Egress::new(&crate::config::EgressConfig::default()).expect("a client is made");
         Self(Arc::new(Inner {
             store,
             server_name,
@@ -163,15 +165,20 @@ impl Appservices {
         let _held = self.0.change.lock().await;
         let registry = self.registry();
         match registry.get(id).map(|known| known.source.clone()) {
-            None => return Err(ApiError::not_found(format!("There is no application service {id}"))),
+            None => {
+                return Err(ApiError::not_found(format!("There is no application service {id}")));
+            }
             Some(Source::File(path)) => {
                 let path = path.display();
-                return Err(ApiError::invalid_param(format!("{id} is registered by the file {path}")));
+                return Err(ApiError::invalid_param(format!(
+                    "{id} is registered by the file {path}"
+                )));
             }
             Some(Source::Database) => {}
         }
         let rest = registry.all().iter().filter(|known| *known.id != *id).cloned().collect();
-        let registry = Registry::new(rest).map_err(|error| ApiError::internal_text(error.to_string()))?;
+        let registry =
+            Registry::new(rest).map_err(|error| ApiError::internal_text(error.to_string()))?;
         let mut batch = Batch::new();
         batch.delete(&APPSERVICES, &id.to_owned());
         networks::forget(&mut batch, id);
@@ -212,7 +219,9 @@ impl Appservices {
         let registry = self.registry();
         let mut others = registry.others(caller);
         if others.any(|appservice| appservice.reserves_user(user_id)) {
-            return Err(ApiError::exclusive("The user name is reserved for an application service"));
+            return Err(ApiError::exclusive(
+                "The user name is reserved for an application service",
+            ));
         }
         let own = caller.and_then(|caller| registry.get(&caller.id));
         if own.is_some_and(|own| !own.covers_user(user_id)) {

@@ -164,9 +164,8 @@ pub(super) fn sender(
     server_name: &ServerName,
 ) -> Result<OwnedUserId, RegistrationError> {
     let localpart = &row.sender_localpart;
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._=-/+".contains(&byte)
-    };
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._=-/+".contains(&byte);
     let user_id = UserId::parse(format!("@{localpart}:{server_name}"));
     match user_id {
         Ok(user_id)
@@ -246,7 +245,7 @@ namespaces:
             let (_, row) = read(&GOOD.replace("http://localhost:29317", bad)).unwrap();
             assert!(url(&row).is_err(), "{bad}");
         }
-        let (_, row) = read(&GOOD.replace("telegrambot", "@Bot")).unwrap();
+        let (_, row) = read(&GOOD.replace("telegrambot", "Bot")).unwrap();
         assert!(sender(&row, server_name!("example.org")).is_err());
     }
 }

@@ -83,7 +83,8 @@ impl Appservices {
         (query, body): (&[(String, String)], Body),
         duration_max: Duration,
     ) -> Result<Called, RequestError> {
-        let first = self.call(appservice, (method.clone(), path), (query, body.clone()), duration_max);
+        let first =
+            self.call(appservice, (method.clone(), path), (query, body.clone()), duration_max);
         let called = first.await?;
         if !is_unknown_path(&called) {
             return Ok(called);
@@ -176,8 +177,12 @@ impl Appservices {
         };
         for _ in 0..QUESTION_ATTEMPTS {
             let request = (Method::GET, path, legacy);
-            let called =
-                self.call_or_legacy(appservice, request, (query, Body::None), QUESTION_DURATION_MAX);
+            let called = self.call_or_legacy(
+                appservice,
+                request,
+                (query, Body::None),
+                QUESTION_DURATION_MAX,
+            );
             match called.await {
                 Ok(called) => return Some(called),
                 Err(error) => {

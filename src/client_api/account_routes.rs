@@ -6,8 +6,8 @@ use http::Method;
 use ruma::UserId;
 
 use super::{
-    ClientApi, account, appservice, config, device, discovery, filter, profile, push, session, tag, thirdparty,
-    voip,
+    ClientApi, account, appservice, config, device, discovery, filter, profile, push, session, tag,
+    thirdparty, voip,
 };
 use crate::{
     error::ApiError,

@@ -92,8 +92,9 @@ pub(super) async fn login(
     let user_id = user_id.ok_or_else(|| ApiError::exclusive("Not a user of this server"))?;
     app.appservices.check_user(&user_id, Some(&caller))?;
     let account = accounts.get(&user_id).await?;
-    let account = account
-        .ok_or_else(|| ApiError::forbidden("The application service has not registered this user"))?;
+    let account = account.ok_or_else(|| {
+        ApiError::forbidden("The application service has not registered this user")
+    })?;
     let session = NewSession {
         user_id: user_id.clone(),
         device_id: request.device_id,

@@ -34,12 +34,8 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 4] = [
-    "fi.mau.msc2659",
-    "fi.mau.msc2659.stable",
-    "uk.tcpip.msc4133",
-    "uk.tcpip.msc4133.stable",
-];
+const UNSTABLE_FEATURES: [&str; 4] =
+    ["fi.mau.msc2659", "fi.mau.msc2659.stable", "uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>

@@ -127,7 +127,8 @@ async fn ask_protocol(
 ) -> Option<(String, Protocol)> {
     let path = ["_matrix", "app", "v1", "thirdparty", "protocol", protocol];
     let legacy = ["_matrix", "app", "unstable", "thirdparty", "protocol", protocol];
-    let answer: Option<Protocol> = app.appservices.ask_json(appservice, (&path, &legacy), &[]).await;
+    let answer: Option<Protocol> =
+        app.appservices.ask_json(appservice, (&path, &legacy), &[]).await;
     let mut answer = answer?;
     for instance in &mut answer.instances {
         instance.instance_id = Some(instance_id(&appservice.id, &instance.network_id));
@@ -164,7 +165,8 @@ async fn look_up<T: DeserializeOwned>(
         return Err(ApiError::not_found("The protocol is not known here"));
     }
     let tail = [kind].into_iter().chain(protocol);
-    let path: Vec<&str> = ["_matrix", "app", "v1", "thirdparty"].into_iter().chain(tail.clone()).collect();
+    let path: Vec<&str> =
+        ["_matrix", "app", "v1", "thirdparty"].into_iter().chain(tail.clone()).collect();
     let legacy: Vec<&str> =
         ["_matrix", "app", "unstable", "thirdparty"].into_iter().chain(tail).collect();
     let questions = asked

@@ -88,9 +88,10 @@ impl MaybeAppservice {
     pub fn required(self) -> Result<AppserviceCaller, ApiError> {
         match self.caller {
             Some(caller) => Ok(caller),
-            None if self.has_token => {
-                Err(ApiError::unknown_token("This is not the token of an application service", false))
-            }
+            None if self.has_token => Err(ApiError::unknown_token(
+                "This is not the token of an application service",
+                false,
+            )),
             None => Err(missing_token()),
         }
     }

@@ -5,7 +5,9 @@
 //! bound to the pace of the disk. Each commit checks the head it was decided on.
 
 use kv::{Batch, CommitError, Durability};
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, events::TimelineEventType};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, events::TimelineEventType,
+};
 
 use super::{
     NewEvent, Room, Rooms, commit::RoomCommit, compose, draft::Draft, head::Head, redaction,

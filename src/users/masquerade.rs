@@ -71,7 +71,9 @@ impl Users {
             }
         }
         let account = accounts.get(user_id).await?;
-        account.ok_or_else(|| ApiError::forbidden("The application service has not registered this user"))
+        account.ok_or_else(|| {
+            ApiError::forbidden("The application service has not registered this user")
+        })
     }
 
     async fn asserted_device(
@@ -105,7 +107,9 @@ fn asserted_user(
     let user_id = UserId::parse(&*named)
         .map_err(|_| ApiError::invalid_param("`user_id` is not a user id"))?;
     if !appservice.covers_user(&user_id) {
-        return Err(ApiError::forbidden("The user is in none of the application service's namespaces"));
+        return Err(ApiError::forbidden(
+            "The user is in none of the application service's namespaces",
+        ));
     }
     Ok(user_id)
 }

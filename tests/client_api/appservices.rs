@@ -108,7 +108,8 @@ async fn t75_names_of_a_namespace_are_reserved() {
 async fn it_logs_its_users_in() {
     let (server, _bridge) = bridged().await;
     let flows = server.get("v3/login").send().await.ok();
-    let types: Vec<_> = flows["flows"].as_array().unwrap().iter().map(|f| text(&f["type"])).collect();
+    let types: Vec<_> =
+        flows["flows"].as_array().unwrap().iter().map(|f| text(&f["type"])).collect();
     assert!(types.contains(&"m.login.application_service".to_owned()), "{types:?}");
     register_ghost(&server, "_irc_bob").await.ok();
     let login = |user: &str| {
@@ -133,7 +134,8 @@ async fn aliases_of_a_namespace_are_reserved_and_asked_for() {
     let (server, bridge) = bridged().await;
     let alice = server.client("alice").await;
     let room = alice.public_room().await;
-    let directory = |name: &str| format!("v3/directory/room/{}", encode(&format!("#{name}:example.org")));
+    let directory =
+        |name: &str| format!("v3/directory/room/{}", encode(&format!("#{name}:example.org")));
     let target = json!({ "room_id": room });
     let taken = alice.put(&directory("_irc_x"), target.clone()).await;
     assert_eq!(taken.outcome(), (400, "M_EXCLUSIVE"));

@@ -92,7 +92,8 @@ async fn invites_leaves_and_what_comes_after() {
         .map(|event| text(&event["content"]["membership"]))
         .collect();
     assert_eq!(memberships, ["invite", "join", "leave"]);
-    let leave = bridge.events().into_iter().find(|e| e["content"]["membership"] == "leave").unwrap();
+    let leave =
+        bridge.events().into_iter().find(|e| e["content"]["membership"] == "leave").unwrap();
     assert_eq!(leave["unsigned"]["prev_content"]["membership"], "join");
 }
 

@@ -183,7 +183,8 @@ async fn answer(State(notes): State<Arc<Mutex<Notes>>>, request: Request) -> Res
         return known(&path);
     }
     if notes.endless {
-        let chunks = std::iter::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 65536])));
+        let chunks =
+            std::iter::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 65536])));
         return Body::from_stream(futures::stream::iter(chunks)).into_response();
     }
     "{}".into_response()
