@@ -15,7 +15,7 @@ use super::{
 use crate::{appservices::Body, error::ApiError};
 
 /// How long an application service may take to acknowledge.
-const DURATION_MAX: Duration = Duration::from_secs(60);
+const DURATION_MAX: Duration = Duration::from_mins(1);
 /// The first pause.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.

@@ -76,7 +76,7 @@ impl AppserviceSender {
         // Before the first look at the registry and the store, so that nothing is missed.
         let changes = parts.appservices.changes();
         let feed = parts.store().feed();
-        let lanes = Lanes { parts: parts.clone(), lanes: HashMap::new(), tasks: JoinSet::new() };
+        let lanes = Lanes { parts: parts.clone(), by_id: HashMap::new(), tasks: JoinSet::new() };
         tasks.spawn(async move |stop: Stop| {
             Follower::new(parts, lanes).run(feed, changes, stop).await;
         });
@@ -87,7 +87,7 @@ impl AppserviceSender {
 #[derive(Debug)]
 struct Lanes {
     parts: Parts,
-    lanes: HashMap<Arc<str>, Arc<Lane>>,
+    by_id: HashMap<Arc<str>, Arc<Lane>>,
     /// They end wherever they are when the follower does, as at a crash.
     tasks: JoinSet<()>,
 }
@@ -100,7 +100,7 @@ impl Lanes {
         let stays = |lane: &Lane| {
             registry.get(&lane.appservice.id).is_some_and(|now| Arc::ptr_eq(&now, &lane.appservice))
         };
-        self.lanes.retain(|_, lane| {
+        self.by_id.retain(|_, lane| {
             let stays = stays(lane);
             if !stays {
                 lane.removed.send_replace(true);
@@ -108,7 +108,7 @@ impl Lanes {
             stays
         });
         for appservice in registry.all().iter().filter(|appservice| appservice.url.is_some()) {
-            if self.lanes.contains_key(&appservice.id) {
+            if self.by_id.contains_key(&appservice.id) {
                 continue;
             }
             let lane = Arc::new(Lane {
@@ -117,14 +117,14 @@ impl Lanes {
                 typing: Mutex::default(),
                 removed: watch::Sender::new(false),
             });
-            self.lanes.insert(appservice.id.clone(), lane.clone());
+            self.by_id.insert(appservice.id.clone(), lane.clone());
             let parts = self.parts.clone();
             self.tasks.spawn(delivery::run(parts, lane));
         }
     }
 
     fn get(&self, id: &str) -> Option<&Arc<Lane>> {
-        self.lanes.get(id)
+        self.by_id.get(id)
     }
 }
 

@@ -42,6 +42,7 @@ pub enum RegistrationError {
 }
 
 /// A registration as it is written.
+#[expect(clippy::struct_excessive_bools, reason = "a registration has that many flags")]
 #[derive(Deserialize)]
 struct Written {
     id: String,

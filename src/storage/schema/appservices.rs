@@ -57,6 +57,7 @@ pub const APPSERVICE_CURSOR: Table<u8, Position> =
 /// A registration. The token that the application service shows is kept as its hash alone; the one
 /// that it is shown must be known.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a registration has that many flags")]
 pub struct AppserviceRow {
     /// Where it listens; `None`: it wants no requests.
     pub url: Option<String>,
