@@ -35,9 +35,10 @@ const PING_DURATION_MAX: Duration = Duration::from_secs(30);
 /// How much of the answer to a ping is shown.
 const PING_BODY_BYTES_MAX: usize = 4096;
 
-/// Makes an account without a password for an application service.
-///
+/// `POST /_matrix/client/v3/register` with the type `m.login.application_service`
 /// <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
+///
+/// Makes an account without a password.
 pub(super) async fn register(
     app: &ClientApi,
     auth: MaybeAppservice,
@@ -70,8 +71,7 @@ pub(super) async fn register(
     Ok(response)
 }
 
-/// Logs a user of an application service in.
-///
+/// `POST /_matrix/client/v3/login` with the type `m.login.application_service`
 /// <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
 pub(super) async fn login(
     app: &ClientApi,
