@@ -68,6 +68,8 @@ codes! {
     room_in_use = BAD_REQUEST "M_ROOM_IN_USE";
     /// The initial state of a new room is refused.
     invalid_room_state = BAD_REQUEST "M_INVALID_ROOM_STATE";
+    /// The name is reserved for an application service, or not for the one that asks.
+    exclusive = BAD_REQUEST "M_EXCLUSIVE";
     /// The room version is unknown here.
     unsupported_room_version = BAD_REQUEST "M_UNSUPPORTED_ROOM_VERSION";
     /// The canonical alias does not name the room.

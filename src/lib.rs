@@ -20,6 +20,9 @@ pub mod federation_api;
 // What clients are told of what changed.
 pub mod sync;
 
+// What application services are sent.
+pub mod appservice_sender;
+
 // Accounts, sessions and what is a user's own.
 pub mod users;
 
@@ -34,6 +37,9 @@ pub mod ephemeral;
 
 // The event graph: events, state, the one commit.
 pub mod rooms;
+
+// Application services: who they are, what is theirs, what they are asked.
+pub mod appservices;
 
 // What this server is to other servers: its keys.
 pub mod federation;

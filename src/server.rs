@@ -10,6 +10,8 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
+    appservice_sender::{self, AppserviceSender},
+    appservices::{Appservices, AppservicesError},
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
     delayed_events::DelayedEvents,
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The client for requests of the server's own cannot be made.
     #[error("the client for outgoing requests cannot be made")]
     Egress(#[source] reqwest::Error),
+    /// The application services cannot be read.
+    #[error(transparent)]
+    Appservices(#[from] AppservicesError),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -77,6 +82,8 @@ pub struct Server {
     pub users: Users,
     /// What clients are told.
     pub sync: Sync,
+    /// Application services.
+    pub appservices: Appservices,
     client: Arc<ClientApi>,
     federation: Arc<FederationApi>,
     tasks: Tasks,
@@ -113,7 +120,11 @@ impl Server {
             default_version: config.rooms.default_version.clone(),
             event_cache_bytes: config.database.memory_bytes() / EVENT_CACHE_SHARE,
         });
-        let users = Users::new(store.clone(), interner, &config, clock.clone());
+        let appservices =
+            Appservices::open(store.clone(), name.clone(), &config.appservices, egress.clone())
+                .await?;
+        let users =
+            Users::new(store.clone(), interner, &config, clock.clone(), appservices.clone());
         let tasks = Tasks::default();
         users.prepare().await?;
         let search = Search::start(rooms.clone(), &config.search, &tasks);
@@ -127,9 +138,16 @@ impl Server {
         let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
         let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
         delayed_events.start(&tasks);
+        let parts = appservice_sender::Parts {
+            appservices: appservices.clone(),
+            rooms: rooms.clone(),
+            typing: typing.clone(),
+        };
+        AppserviceSender::start(parts, &tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
+            appservices: appservices.clone(),
             rooms: rooms.clone(),
             delayed_events,
             receipts: Receipts::new(store.clone()),
@@ -138,13 +156,14 @@ impl Server {
             search,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
+            no_limits: RateLimits::none(),
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
         let feed = store.feed();
         tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
         tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
-        Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
+        Ok(Self { config, store, rooms, users, sync, appservices, client, federation, tasks })
     }
 
     /// The requests that a listener answers.

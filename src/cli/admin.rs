@@ -12,6 +12,7 @@ use ruma::OwnedUserId;
 
 use super::registration_token::{self, TokenCommand};
 use crate::{
+    appservices::describe,
     config::Config,
     federation::server_keys,
     server::{self, Server},
@@ -55,6 +56,27 @@ enum AdminCommand {
     RegistrationToken(TokenCommand),
     /// Compacts the database.
     Compact,
+    /// Registers application services (bridges, bots) in the database.
+    Appservice {
+        #[command(subcommand)]
+        command: AppserviceCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AppserviceCommand {
+    /// Registers the one that a file describes; the file is not needed afterwards.
+    Add {
+        /// The registration file (YAML).
+        file: PathBuf,
+    },
+    /// Removes one that was registered in the database, and what waits for it.
+    Remove {
+        /// Its id.
+        id: String,
+    },
+    /// Lists all, also those of the configuration.
+    List,
 }
 
 /// Where the password comes from. Never from an argument, which every user of the machine can see.
@@ -105,9 +127,29 @@ async fn execute(server: &Server, command: AdminCommand) -> anyhow::Result<()> {
             say("The key signs from now on; the old one stays published.")
         }
         AdminCommand::RegistrationToken(command) => registration_token::run(server, command).await,
+        AdminCommand::Appservice { command } => change_appservices(server, command).await,
         AdminCommand::Compact => {
             server.store.compact()?;
             say(&format!("The database takes {} bytes.", server.store.disk_bytes()?))
+        }
+    }
+}
+
+async fn change_appservices(server: &Server, command: AppserviceCommand) -> anyhow::Result<()> {
+    match command {
+        AppserviceCommand::Add { file } => {
+            let yaml = std::fs::read_to_string(&file)
+                .with_context(|| format!("{} cannot be read", file.display()))?;
+            let id = server.appservices.register(&yaml).await?;
+            say(&format!("{id} is registered."))
+        }
+        AppserviceCommand::Remove { id } => {
+            server.appservices.unregister(&id).await?;
+            say(&format!("{id} is removed."))
+        }
+        AppserviceCommand::List => {
+            let registry = server.appservices.registry();
+            registry.all().iter().try_for_each(|one| say(&describe(one)))
         }
     }
 }

@@ -18,10 +18,10 @@ use ruma::{
 };
 use serde_json::json;
 
-use super::{ClientApi, uiaa};
+use super::{ClientApi, appservice, uiaa};
 use crate::{
     error::ApiError,
-    http::{Caller, ClientAddress, MaybeRequester, NoAuth, Requester, Standing},
+    http::{Caller, ClientAddress, MaybeAppservice, MaybeRequester, NoAuth, Requester, Standing},
     storage::rows::accounts::EmailPurpose,
     users::{
         NewSession, RegistrationAttempt, Selection, secret,
@@ -35,9 +35,12 @@ use crate::{
 /// A name that cannot be had is refused before anything is to be proven.
 pub(super) async fn register(
     app: Arc<ClientApi>,
-    auth: NoAuth,
+    auth: MaybeAppservice,
     request: register::v3::Request,
 ) -> Result<register::v3::Response, ApiError> {
+    if request.login_type == Some(register::LoginType::ApplicationService) {
+        return appservice::register(&app, auth, request).await;
+    }
     match request.kind {
         RegistrationKind::User => {}
         RegistrationKind::Guest => {
@@ -242,7 +245,7 @@ pub(super) async fn whoami(
     _request: whoami::v3::Request,
 ) -> Result<whoami::v3::Response, ApiError> {
     let mut response = whoami::v3::Response::new(auth.user_id, auth.guest);
-    response.device_id = Some(auth.device_id);
+    response.device_id = Some(auth.device_id).filter(|device| !device.as_str().is_empty());
     Ok(response)
 }
 

@@ -6,8 +6,9 @@ use http::Method;
 use ruma::UserId;
 
 use super::{
-    ClientApi, account, admin, config, contact, device, discovery, fallback, filter, openid,
-    presence, profile, push, rtc, session, sso, support, tag, thirdparty, user_directory, voip,
+    ClientApi, account, admin, appservice, config, contact, device, discovery, fallback, filter,
+    openid, presence, profile, push, rtc, session, sso, support, tag, thirdparty, user_directory,
+    voip,
 };
 use crate::{
     error::ApiError,
@@ -18,7 +19,7 @@ use crate::{
 #[must_use]
 pub fn account_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = proof_routes(contact_routes(session_routes(routes)));
-    user_data_routes(push_routes(routes))
+    appservice_routes(user_data_routes(push_routes(routes)))
 }
 
 /// Addresses of accounts.
@@ -90,7 +91,7 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(rtc::get_transports)
         .add_with(Options::DEFAULT.omit_nulls(), device::get_devices)
         .add_with(Options::DEFAULT.omit_nulls(), device::get_device)
-        .add(device::update_device)
+        .add_rendered(Options::DEFAULT, device::update_device)
         .add(device::delete_device)
         .add(device::delete_devices)
         .add(tag::get_tags)
@@ -100,7 +101,19 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(config::set_global_account_data)
         .add(config::get_room_account_data)
         .add(config::set_room_account_data)
+}
+
+/// What application services call, and what they are asked for.
+fn appservice_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .add(appservice::request_ping)
+        .add(appservice::set_room_visibility)
         .add(thirdparty::get_protocols)
+        .add(thirdparty::get_protocol)
+        .add(thirdparty::get_location_for_protocol)
+        .add(thirdparty::get_location_for_room_alias)
+        .add(thirdparty::get_user_for_protocol)
+        .add(thirdparty::get_user_for_user_id)
 }
 
 fn push_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

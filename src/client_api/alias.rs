@@ -10,7 +10,7 @@ use ruma::api::client::{
     room::{Visibility, aliases},
 };
 
-use super::ClientApi;
+use super::{ClientApi, appservice};
 use crate::{
     error::ApiError,
     http::{NoAuth, Requester},
@@ -23,7 +23,7 @@ pub async fn get(
     _auth: NoAuth,
     request: get_alias::v3::Request,
 ) -> Result<get_alias::v3::Response, ApiError> {
-    match app.rooms.resolve_alias(&request.room_alias).await? {
+    match appservice::resolve_alias(&app, &request.room_alias).await? {
         Some(row) => Ok(get_alias::v3::Response::new(row.room_id, row.servers)),
         None => Err(ApiError::not_found(format!("There is no alias {}", request.room_alias))),
     }
@@ -41,8 +41,11 @@ pub async fn create(
     if request.room_alias.as_str().len() > 255 {
         return Err(ApiError::invalid_param("An alias has at most 255 bytes"));
     }
+    let caller = auth.appservice.as_ref();
+    app.appservices.check_alias(&request.room_alias, caller)?;
     let room = app.rooms.known_room(&request.room_id).await?;
-    if !app.rooms.has_joined(&room, &auth.user_id).await? {
+    // An application service that comes this far has full control over the alias.
+    if caller.is_none() && !app.rooms.has_joined(&room, &auth.user_id).await? {
         return Err(ApiError::forbidden("Only members of a room give it aliases"));
     }
     app.rooms.create_alias(&room, request.room_alias, auth.user_id).await?;
@@ -56,7 +59,15 @@ pub async fn delete(
     auth: Requester,
     request: delete_alias::v3::Request,
 ) -> Result<delete_alias::v3::Response, ApiError> {
-    app.rooms.delete_alias(&request.room_alias, &auth.user_id).await?;
+    let caller = auth.appservice.as_ref();
+    app.appservices.check_alias(&request.room_alias, caller)?;
+    let mut user_id = auth.user_id;
+    if caller.is_some() {
+        // It has full control over its aliases, whoever of its users made one.
+        let row = app.rooms.resolve_alias(&request.room_alias).await?;
+        user_id = row.map_or(user_id, |row| row.creator);
+    }
+    app.rooms.delete_alias(&request.room_alias, &user_id).await?;
     Ok(delete_alias::v3::Response::new())
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     ClientApi,
-    membership_change::{member_profile, no_invites_by_address},
+    membership_change::{invited_profile, member_profile, no_invites_by_address},
 };
 use crate::{
     error::ApiError,
@@ -33,24 +33,24 @@ pub async fn create_room(
     auth: Requester,
     request: v3::Request,
 ) -> Result<v3::Response, ApiError> {
-    app.limits.room_creation.check(&auth.user_id)?;
+    app.limits_of(&auth).room_creation.check(&auth.user_id)?;
     if !request.invite_3pid.is_empty() {
         return Err(no_invites_by_address());
     }
     for user_id in &request.invite {
-        app.limits.invites_per_issuer.check(&auth.user_id)?;
-        app.limits.invites_per_user.check(user_id)?;
+        app.limits_of(&auth).invites_per_issuer.check(&auth.user_id)?;
+        app.limits_of(&auth).invites_per_user.check(user_id)?;
     }
     let mut invites = Vec::with_capacity(request.invite.len());
     for user_id in request.invite.clone() {
-        let profile = member_profile(&app, &user_id).await?;
+        let profile = invited_profile(&app, &user_id).await?;
         if !invites.iter().any(|(known, _)| *known == user_id) && user_id != auth.user_id {
             invites.push((user_id, profile));
         }
     }
     let wanted = CreateRoom {
         profile: member_profile(&app, &auth.user_id).await?,
-        alias: alias(&app, request.room_alias_name.as_deref())?,
+        alias: alias(&app, &auth, request.room_alias_name.as_deref())?,
         preset: preset(&request)?,
         listed: request.visibility == Visibility::Public,
         creation_content: object(request.creation_content, "creation_content")?,
@@ -80,13 +80,18 @@ fn preset(request: &v3::Request) -> Result<Preset, ApiError> {
     }
 }
 
-fn alias(app: &ClientApi, name: Option<&str>) -> Result<Option<ruma::OwnedRoomAliasId>, ApiError> {
+fn alias(
+    app: &ClientApi,
+    auth: &Requester,
+    name: Option<&str>,
+) -> Result<Option<ruma::OwnedRoomAliasId>, ApiError> {
     let Some(name) = name else {
         return Ok(None);
     };
     let text = format!("#{name}:{}", app.rooms.server_name());
     match RoomAliasId::parse(&text) {
         Ok(alias) if !name.is_empty() && !name.contains([':', '#', '\0']) && text.len() <= 255 => {
+            app.appservices.check_alias(&alias, auth.appservice.as_ref())?;
             Ok(Some(alias.clone()))
         }
         _ => Err(ApiError::invalid_param(format!("{name} cannot be the name of an alias"))),

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, UInt,
     api::client::device::{
@@ -44,15 +46,27 @@ pub(super) async fn get_device(
 
 /// `PUT /_matrix/client/v3/devices/{deviceId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid>
+///
+/// For an application service, a device that is not there is made, and answered with 201.
 pub(super) async fn update_device(
     app: Arc<ClientApi>,
     auth: Requester,
     request: update_device::v3::Request,
-) -> Result<update_device::v3::Response, ApiError> {
+) -> Result<Response, ApiError> {
     check_device_id(&request.device_id)?;
     let devices = app.users.devices();
+    let mut response = Response::new("{}".into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if auth.appservice.is_some() {
+        let name = request.display_name.as_deref();
+        let now = app.rooms.clock().now().get().into();
+        if devices.create(&auth.user_id, &request.device_id, name, now).await? {
+            *response.status_mut() = StatusCode::CREATED;
+            return Ok(response);
+        }
+    }
     devices.rename(&auth.user_id, &request.device_id, request.display_name).await?;
-    Ok(update_device::v3::Response::new())
+    Ok(response)
 }
 
 /// `DELETE /_matrix/client/v3/devices/{deviceId}`
@@ -63,8 +77,10 @@ pub(super) async fn delete_device(
     request: delete_device::v3::Request,
 ) -> Result<delete_device::v3::Response, ApiError> {
     check_device_id(&request.device_id)?;
-    let name = format!("DELETE devices/{}", request.device_id);
-    uiaa::check_password(&app, &auth, request.auth.as_ref(), (&name, &[])).await?;
+    if auth.appservice.is_none() {
+        let name = format!("DELETE devices/{}", request.device_id);
+        uiaa::check_password(&app, &auth, request.auth.as_ref(), (&name, &[])).await?;
+    }
     let device = [request.device_id];
     app.users.devices().remove(&auth.user_id, Selection::These(&device)).await?;
     Ok(delete_device::v3::Response::new())
@@ -81,7 +97,9 @@ pub(super) async fn delete_devices(
     let parameters: Vec<&[u8]> =
         request.devices.iter().map(|device| device.as_str().as_bytes()).collect();
     let operation = ("POST delete_devices", parameters.as_slice());
-    uiaa::check_password(&app, &auth, request.auth.as_ref(), operation).await?;
+    if auth.appservice.is_none() {
+        uiaa::check_password(&app, &auth, request.auth.as_ref(), operation).await?;
+    }
     app.users.devices().remove(&auth.user_id, Selection::These(&request.devices)).await?;
     Ok(delete_devices::v3::Response::new())
 }

@@ -40,6 +40,8 @@ const VERSIONS: [&str; 19] = [
 /// Only what works.
 const UNSTABLE_FEATURES: &[&str] = &[
     "com.beeper.msc4169",
+    "fi.mau.msc2659",
+    "fi.mau.msc2659.stable",
     "org.matrix.msc3026.busy_presence",
     "org.matrix.msc3030",
     "org.matrix.msc3266",

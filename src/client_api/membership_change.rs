@@ -17,7 +17,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use super::ClientApi;
+use super::{ClientApi, RateLimits, appservice::resolve_alias};
 use crate::{
     error::ApiError,
     http::Requester,
@@ -62,7 +62,7 @@ pub async fn knock(
     auth: Requester,
     request: knock_room::v3::Request,
 ) -> Result<knock_room::v3::Response, ApiError> {
-    app.limits.joins.check(&auth.user_id)?;
+    app.limits_of(&auth).joins.check(&auth.user_id)?;
     let room = named_room(&app, &request.room_id_or_alias).await?;
     let change = own(&app, auth, request.reason).await?;
     app.rooms.knock(&room, change).await?;
@@ -79,10 +79,10 @@ pub async fn invite(
     let InvitationRecipient::UserId(recipient) = request.recipient else {
         return Err(no_invites_by_address());
     };
-    app.limits.invites_per_issuer.check(&auth.user_id)?;
+    app.limits_of(&auth).invites_per_issuer.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
-    charge_invite(&app, &room, &auth.user_id, &recipient.user_id).await?;
-    let profile = member_profile(&app, &recipient.user_id).await?;
+    charge_invite(&app, &room, &auth, &recipient.user_id).await?;
+    let profile = invited_profile(&app, &recipient.user_id).await?;
     let target = recipient.user_id;
     let reason = checked(recipient.reason)?;
     app.rooms.invite(&room, Change { sender: auth.user_id, target, reason, profile }).await?;
@@ -96,7 +96,7 @@ pub async fn leave(
     auth: Requester,
     request: leave_room::v3::Request,
 ) -> Result<leave_room::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let change = Change::own(auth.user_id, MemberProfile::default(), checked(request.reason)?);
     app.rooms.leave(&room, change).await?;
@@ -122,7 +122,7 @@ pub async fn kick(
     auth: Requester,
     request: kick_user::v3::Request,
 ) -> Result<kick_user::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.kick(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(kick_user::v3::Response::new())
@@ -135,7 +135,7 @@ pub async fn ban(
     auth: Requester,
     request: ban_user::v3::Request,
 ) -> Result<ban_user::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.ban(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(ban_user::v3::Response::new())
@@ -148,7 +148,7 @@ pub async fn unban(
     auth: Requester,
     request: unban_user::v3::Request,
 ) -> Result<unban_user::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     app.rooms.unban(&room, on(auth, request.user_id, request.reason)?).await?;
     Ok(unban_user::v3::Response::new())
@@ -169,14 +169,29 @@ pub(super) async fn member_profile(
     }))
 }
 
+/// [`member_profile`] of a user who is to be invited: one that an application service has not made
+/// yet is asked for.
+pub(super) async fn invited_profile(
+    app: &ClientApi,
+    user_id: &UserId,
+) -> Result<MemberProfile, ApiError> {
+    if user_id.server_name() == app.rooms.server_name()
+        && app.users.accounts().get(user_id).await?.is_none()
+    {
+        app.appservices.ask_user(user_id).await;
+    }
+    member_profile(app, user_id).await
+}
+
 async fn join(
     app: &ClientApi,
     room: &Room,
     auth: Requester,
     reason: Option<String>,
 ) -> Result<(), ApiError> {
-    app.limits.joins.check(&auth.user_id)?;
-    app.limits.joins_per_room.peek(&room.id)?;
+    app.limits_of(&auth).joins.check(&auth.user_id)?;
+    let limits = app.limits_of(&auth);
+    limits.joins_per_room.peek(&room.id)?;
     let user_id = auth.user_id.clone();
     let was_in = app.rooms.has_joined(room, &user_id).await?;
     let guest = auth.guest.then(|| auth.user_id.clone());
@@ -185,7 +200,7 @@ async fn join(
     }
     let change = own(app, auth, reason).await?;
     app.rooms.join(room, change).await?;
-    charge_joined(app, room);
+    charge_joined(limits, room);
     if !was_in {
         successors::carry_over(&app.users, &app.rooms, room, &user_id).await;
     }
@@ -201,33 +216,34 @@ async fn join(
 pub(super) async fn charge_member_event(
     app: &ClientApi,
     room: &Room,
-    (sender, target): (&UserId, &str),
+    (auth, target): (&Requester, &str),
     content: &RawValue,
 ) -> Result<bool, ApiError> {
+    let (sender, limits) = (&auth.user_id, app.limits_of(auth));
     let content: Map<String, Value> = serde_json::from_str(content.get())
         .map_err(|_| ApiError::bad_json("The content is not an object"))?;
     match content.get("membership").and_then(Value::as_str) {
         Some("invite") => {
             let target = <&UserId>::try_from(target)
                 .map_err(|_| ApiError::invalid_param("The state key is not a user id"))?;
-            app.limits.invites_per_issuer.check(sender)?;
-            charge_invite(app, room, sender, target).await?;
+            limits.invites_per_issuer.check(sender)?;
+            charge_invite(app, room, auth, target).await?;
         }
         Some("join") if !app.rooms.has_joined(room, sender).await? => {
-            app.limits.joins.check(sender)?;
-            app.limits.joins_per_room.peek(&room.id)?;
+            limits.joins.check(sender)?;
+            limits.joins_per_room.peek(&room.id)?;
             return Ok(true);
         }
-        Some("knock") => app.limits.joins.check(sender)?,
+        Some("knock") => limits.joins.check(sender)?,
         _ => {}
     }
     Ok(false)
 }
 
 /// Charges a room for a join that succeeded: who is refused must not keep others out.
-pub(super) fn charge_joined(app: &ClientApi, room: &Room) {
+pub(super) fn charge_joined(limits: &RateLimits, room: &Room) {
     // Joins at the same time may all have passed: the last of them are in all the same.
-    let _ = app.limits.joins_per_room.check(&room.id);
+    let _ = limits.joins_per_room.check(&room.id);
 }
 
 /// Charges a room and the invited for an invite. The issuer was charged before; who is not in the
@@ -235,14 +251,14 @@ pub(super) fn charge_joined(app: &ClientApi, room: &Room) {
 async fn charge_invite(
     app: &ClientApi,
     room: &Room,
-    sender: &UserId,
+    auth: &Requester,
     target: &UserId,
 ) -> Result<(), ApiError> {
-    if !app.rooms.has_joined(room, sender).await? {
+    if !app.rooms.has_joined(room, &auth.user_id).await? {
         return Err(ApiError::forbidden("You are not in this room"));
     }
-    app.limits.invites_per_room.check(&room.id)?;
-    app.limits.invites_per_user.check(target)
+    app.limits_of(auth).invites_per_room.check(&room.id)?;
+    app.limits_of(auth).invites_per_user.check(target)
 }
 
 /// Nobody is invited by an address: this server uses no identity server.
@@ -274,7 +290,7 @@ async fn named_room(app: &ClientApi, name: &RoomOrAliasId) -> Result<Room, ApiEr
     }
     let alias = <&ruma::RoomAliasId>::try_from(name)
         .map_err(|_| ApiError::invalid_param("This is neither a room id nor an alias"))?;
-    let row = app.rooms.resolve_alias(alias).await?;
+    let row = resolve_alias(app, alias).await?;
     let row = row.ok_or_else(|| ApiError::not_found(format!("There is no alias {alias} here")))?;
     app.rooms.known_room(&row.room_id).await
 }

@@ -7,6 +7,7 @@ pub mod account;
 pub mod account_routes;
 pub mod admin;
 pub mod alias;
+pub mod appservice;
 pub mod config;
 pub mod contact;
 pub mod context;
@@ -62,12 +63,13 @@ use http::request::Parts;
 
 pub use self::{rate::RateLimits, routes::routes};
 use crate::{
+    appservices::Appservices,
     config::Config,
     delayed_events::DelayedEvents,
     egress::Egress,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
-    http::{Authenticator, ClientAddress, Requester},
+    http::{AppserviceCaller, Authenticator, Credentials, Requester},
     rooms::Rooms,
     search::Search,
     sync::Sync,
@@ -81,6 +83,8 @@ pub struct ClientApi {
     pub config: Arc<Config>,
     /// Accounts and what is theirs.
     pub users: Users,
+    /// Application services.
+    pub appservices: Appservices,
     /// The event graph.
     pub rooms: Rooms,
     /// Events that are sent later.
@@ -97,17 +101,19 @@ pub struct ClientApi {
     pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
+    /// Those of application services that have none.
+    pub no_limits: RateLimits,
     /// The server's own requests.
     pub egress: Egress,
 }
 
 impl Authenticator for ClientApi {
-    async fn authenticate(
-        &self,
-        token: &str,
-        address: ClientAddress,
-    ) -> Result<Requester, ApiError> {
-        self.users.authenticate(token, address).await
+    async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Requester, ApiError> {
+        self.users.identify(credentials).await
+    }
+
+    fn appservice(&self, token: &str) -> Option<AppserviceCaller> {
+        Authenticator::appservice(&self.users, token)
     }
 
     fn permit(&self, requester: &Requester, head: &Parts) -> Result<(), ApiError> {

@@ -79,14 +79,21 @@ pub(super) async fn delete_profile_field(
 
 /// The profile of a user of this server.
 async fn look_up(app: &ClientApi, user_id: &UserId) -> Result<Profile, ApiError> {
-    let profile = app.users.profiles().get(user_id).await?;
+    let profiles = app.users.profiles();
+    let mut profile = profiles.get(user_id).await?;
+    if profile.is_none()
+        && app.users.accounts().get(user_id).await?.is_none()
+        && app.appservices.ask_user(user_id).await
+    {
+        profile = profiles.get(user_id).await?;
+    }
     profile.ok_or_else(|| ApiError::not_found("The user has no profile here"))
 }
 
 /// A name or an avatar is sent to all rooms of the user, so it counts as a message.
 fn charge(app: &ClientApi, auth: &Requester, field: &str) -> Result<(), ApiError> {
     if is_in_rooms(field) {
-        app.limits.messages.check(&auth.user_id)?;
+        app.limits_of(auth).messages.check(&auth.user_id)?;
     }
     Ok(())
 }

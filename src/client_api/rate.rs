@@ -2,9 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#rate-limiting>
 
+use super::ClientApi;
 use crate::{
     config::{RateLimit, RateLimitsConfig},
-    http::RateLimiter,
+    http::{RateLimiter, Requester},
 };
 
 /// The limiters of what users do in rooms; those of accounts are with `users`.
@@ -30,6 +31,11 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
+    /// Limits that refuse nothing, for application services.
+    pub fn none() -> Self {
+        Self::new(&RateLimitsConfig { enabled: false, ..RateLimitsConfig::default() })
+    }
+
     /// From the configuration.
     pub fn new(config: &RateLimitsConfig) -> Self {
         let limiter = |limit: &RateLimit| {
@@ -50,6 +56,13 @@ impl RateLimits {
             presence: limiter(&config.presence),
             reports: limiter(&config.reports),
         }
+    }
+}
+
+impl ClientApi {
+    /// The limits that hold for the one who asks.
+    pub fn limits_of(&self, requester: &Requester) -> &RateLimits {
+        if requester.is_rate_limited() { &self.limits } else { &self.no_limits }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    TransactionId,
+    MilliSecondsSinceUnixEpoch, TransactionId,
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
     events::TimelineEventType,
 };
@@ -31,7 +31,7 @@ pub async fn send_message(
     auth: Requester,
     request: send_message_event::v3::Request,
 ) -> Result<send_message_event::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let event_type = TimelineEventType::from(request.event_type.to_string());
     let content = request.body.into_json();
@@ -41,10 +41,11 @@ pub async fn send_message(
     };
     let endpoint = format!("send/{}/{event_type}", request.room_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
+    let at = asserted_time(&auth, request.timestamp);
     let sender = auth.user_id;
     let event = NewEvent { sender, event_type, state_key: None, content, redacts };
     app.presence.is_active(&event.sender);
-    let sent = app.rooms.send(&room, event, Some(transaction)).await?;
+    let sent = app.rooms.send_at(&room, event, Some(transaction), at).await?;
     Ok(send_message_event::v3::Response::new(sent.event_id))
 }
 
@@ -55,7 +56,7 @@ pub async fn send_state(
     auth: Requester,
     request: send_state_event::v3::Request,
 ) -> Result<send_state_event::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let event_type = TimelineEventType::from(request.event_type.to_string());
     let content = request.body.into_json();
@@ -69,15 +70,17 @@ pub async fn send_state(
         app.users.admit_guest(&app.rooms, &room, guest).await?;
     }
     let joins = event_type == TimelineEventType::RoomMember && {
-        let who = (&*auth.user_id, &*request.state_key);
+        let who = (&auth, &*request.state_key);
         charge_member_event(&app, &room, who, &content).await?
     };
     let state_key = Some(request.state_key);
     let user_id = auth.user_id.clone();
+    let at = asserted_time(&auth, request.timestamp);
+    let limits = app.limits_of(&auth);
     let event = NewEvent { sender: auth.user_id, event_type, state_key, content, redacts: None };
-    let sent = app.rooms.send(&room, event, None).await?;
+    let sent = app.rooms.send_at(&room, event, None, at).await?;
     if joins {
-        charge_joined(&app, &room);
+        charge_joined(limits, &room);
         successors::carry_over(&app.users, &app.rooms, &room, &user_id).await;
     }
     if let Some(guest) = &guest {
@@ -93,7 +96,7 @@ pub async fn redact(
     auth: Requester,
     request: redact_event::v3::Request,
 ) -> Result<redact_event::v3::Response, ApiError> {
-    app.limits.messages.check(&auth.user_id)?;
+    app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
@@ -105,6 +108,16 @@ pub async fn redact(
     let target = (&*request.event_id, request.reason);
     let sent = app.rooms.redact(&room, auth.user_id, target, Some(transaction)).await?;
     Ok(redact_event::v3::Response::new(sent.event_id))
+}
+
+/// The time that an application service gives an event; nobody else may.
+///
+/// <https://spec.matrix.org/v1.19/application-service-api/#timestamp-massaging>
+fn asserted_time(
+    auth: &Requester,
+    at: Option<MilliSecondsSinceUnixEpoch>,
+) -> Option<MilliSecondsSinceUnixEpoch> {
+    at.filter(|_| auth.appservice.is_some())
 }
 
 fn transaction(

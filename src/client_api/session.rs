@@ -9,10 +9,10 @@ use ruma::api::client::{
     uiaa::UserIdentifier,
 };
 
-use super::{ClientApi, uiaa};
+use super::{ClientApi, appservice, uiaa};
 use crate::{
     error::ApiError,
-    http::{NoAuth, Requester},
+    http::{MaybeAppservice, NoAuth, Requester},
     users::{
         LOGIN_TOKEN_LIFETIME, LoginAttempt, LoginName, LoginProof, Selection, email::canonical,
         secret::Token,
@@ -26,13 +26,16 @@ pub(super) async fn get_login_types(
     _auth: NoAuth,
     _request: get_login_types::v3::Request,
 ) -> Result<get_login_types::v3::Response, ApiError> {
-    use get_login_types::v3::{LoginType, PasswordLoginType, Response, TokenLoginType};
+    use get_login_types::v3::{
+        ApplicationServiceLoginType, LoginType, PasswordLoginType, Response, TokenLoginType,
+    };
     let mut flows = vec![LoginType::Password(PasswordLoginType::new())];
     if app.config.login.tokens {
         let mut token = TokenLoginType::new();
         token.get_login_token = true;
         flows.push(LoginType::Token(token));
     }
+    flows.push(LoginType::ApplicationService(ApplicationServiceLoginType::new()));
     Ok(Response::new(flows))
 }
 
@@ -74,9 +77,12 @@ fn password_proof(info: login::v3::Password) -> Result<LoginProof, ApiError> {
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>
 pub(super) async fn login(
     app: Arc<ClientApi>,
-    auth: NoAuth,
+    auth: MaybeAppservice,
     request: login::v3::Request,
 ) -> Result<login::v3::Response, ApiError> {
+    if let login::v3::LoginInfo::ApplicationService(info) = request.login_info.clone() {
+        return appservice::login(&app, auth, request, info).await;
+    }
     let proof = match request.login_info {
         login::v3::LoginInfo::Password(info) => password_proof(info)?,
         login::v3::LoginInfo::Token(info) if app.config.login.tokens => {

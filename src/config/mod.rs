@@ -7,6 +7,7 @@
 //! operators; a test in `example.rs` compares the two.
 
 mod calls;
+mod appservices;
 mod database;
 mod delayed_events;
 mod egress;
@@ -38,6 +39,7 @@ use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    appservices::AppservicesConfig,
     calls::CallsConfig,
     database::DatabaseConfig,
     delayed_events::DelayedEventsConfig,
@@ -72,6 +74,9 @@ pub struct Config {
     /// Where the server's own requests may go.
     #[serde(default)]
     pub egress: EgressConfig,
+    /// Bridges, bots and the like.
+    #[serde(default)]
+    pub appservices: AppservicesConfig,
     /// Who may make an account.
     #[serde(default)]
     pub registration: RegistrationConfig,
@@ -123,6 +128,7 @@ impl Config {
             server: ServerConfig::for_server(name),
             database: DatabaseConfig::default(),
             egress: EgressConfig::default(),
+            appservices: AppservicesConfig::default(),
             registration: RegistrationConfig::default(),
             login: LoginConfig::default(),
             email: EmailConfig::default(),

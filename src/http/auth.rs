@@ -7,13 +7,14 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens>
 
-use std::{borrow::Cow, fmt, future::Future};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use http::{header::AUTHORIZATION, request::Parts};
 use ruma::{
     OwnedDeviceId, OwnedUserId,
     api::auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, NoAccessToken, NoAuthentication,
+        AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional, NoAccessToken,
+        NoAuthentication,
     },
 };
 
@@ -52,7 +53,7 @@ pub enum Standing {
 pub struct Requester {
     /// The user.
     pub user_id: OwnedUserId,
-    /// The device the session belongs to.
+    /// The device the session belongs to; empty where an application service names none.
     pub device_id: OwnedDeviceId,
     /// The session.
     pub session: SessionId,
@@ -64,6 +65,71 @@ pub struct Requester {
     pub admin: bool,
     /// Where the request comes from.
     pub address: ClientAddress,
+    /// The application service that acts as the user.
+    pub appservice: Option<AppserviceCaller>,
+}
+
+impl Requester {
+    /// Whether what the user does is charged against the rate limits.
+    pub fn is_rate_limited(&self) -> bool {
+        self.appservice.as_ref().is_none_or(|appservice| appservice.rate_limited)
+    }
+}
+
+/// Which application service sends a request with its own token.
+#[derive(Clone, Debug)]
+pub struct AppserviceCaller {
+    /// The id of its registration.
+    pub id: Arc<str>,
+    /// Whether the rate limits hold for the user that it acts as.
+    pub rate_limited: bool,
+}
+
+/// For endpoints that application services use without being anybody.
+#[derive(Clone, Debug)]
+pub struct MaybeAppservice {
+    /// The application service, if the request has the token of one.
+    pub caller: Option<AppserviceCaller>,
+    /// Whether there is any token.
+    pub has_token: bool,
+    /// Where the request comes from.
+    pub address: ClientAddress,
+}
+
+impl MaybeAppservice {
+    /// The application service, where nobody else may go on.
+    ///
+    /// # Errors
+    /// 401 as for any endpoint that takes a token.
+    pub fn required(self) -> Result<AppserviceCaller, ApiError> {
+        match self.caller {
+            Some(caller) => Ok(caller),
+            None if self.has_token => Err(ApiError::unknown_token(
+                "This is not the token of an application service",
+                false,
+            )),
+            None => Err(missing_token()),
+        }
+    }
+}
+
+/// What a request shows to be authenticated.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The access token.
+    pub token: &'a str,
+    /// The query, in which an application service says whom it acts as.
+    pub query: &'a str,
+    /// Where the request comes from.
+    pub address: ClientAddress,
+}
+
+impl Credentials<'_> {
+    /// A parameter of the query.
+    pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut parameters = url::form_urlencoded::parse(self.query.as_bytes());
+        parameters.find(|(known, _)| known == name).map(|(_, value)| value)
+    }
 }
 
 /// For endpoints that need no authentication but use it when present.
@@ -91,9 +157,13 @@ pub trait Authenticator: Send + Sync + 'static {
     /// Whose token this is; `M_UNKNOWN_TOKEN` when nobody's.
     fn authenticate(
         &self,
-        token: &str,
-        address: ClientAddress,
+        credentials: Credentials<'_>,
     ) -> impl Future<Output = Result<Requester, ApiError>> + Send;
+
+    /// The application service whose token this is.
+    fn appservice(&self, _token: &str) -> Option<AppserviceCaller> {
+        None
+    }
 
     /// Refuses what this kind of account may not do at all at the endpoint of this request.
     fn permit(&self, requester: &Requester, _head: &Parts) -> Result<(), ApiError> {
@@ -129,19 +199,17 @@ pub trait Fits<Scheme> {}
 impl Fits<AccessToken> for Requester {}
 impl Fits<AccessTokenOptional> for MaybeRequester {}
 impl Fits<AccessTokenOptional> for Caller {}
-impl Fits<AppserviceTokenOptional> for MaybeRequester {}
+impl Fits<AppserviceToken> for AppserviceCaller {}
+impl Fits<AppserviceTokenOptional> for MaybeAppservice {}
 impl Fits<NoAccessToken> for MaybeRequester {}
 impl Fits<AccessTokenOptional> for NoAuth {}
-impl Fits<AppserviceTokenOptional> for NoAuth {}
 impl Fits<NoAccessToken> for NoAuth {}
 impl Fits<NoAuthentication> for NoAuth {}
 
 impl<S: Authenticator> Authentication<S> for Requester {
     async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
-        let token = access_token(head)
-            .ok_or_else(|| ApiError::missing_token("The request has no access token"))?;
-        let address = Context::of(&head.extensions).address;
-        let requester = state.authenticate(&token, address).await?;
+        let token = access_token(head).ok_or_else(missing_token)?;
+        let requester = state.authenticate(credentials(head, &token)).await?;
         state.permit(&requester, head)?;
         Ok(requester)
     }
@@ -150,10 +218,32 @@ impl<S: Authenticator> Authentication<S> for Requester {
 impl<S: Authenticator> Authentication<S> for MaybeRequester {
     async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
         let Some(token) = access_token(head) else { return Ok(Self(None)) };
-        let address = Context::of(&head.extensions).address;
-        let requester = state.authenticate(&token, address).await?;
+        let requester = state.authenticate(credentials(head, &token)).await?;
         state.permit(&requester, head)?;
         Ok(Self(Some(requester)))
+    }
+}
+
+impl<S: Authenticator> Authentication<S> for AppserviceCaller {
+    async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
+        let token = access_token(head).ok_or_else(missing_token)?;
+        if let Some(caller) = state.appservice(&token) {
+            return Ok(caller);
+        }
+        // A token that is nobody's is told so, as everywhere.
+        state.authenticate(credentials(head, &token)).await?;
+        Err(ApiError::forbidden("Only application services may do this"))
+    }
+}
+
+impl<S: Authenticator> Authentication<S> for MaybeAppservice {
+    async fn from_head(state: &S, head: &Parts) -> Result<Self, ApiError> {
+        let token = access_token(head);
+        Ok(Self {
+            caller: token.as_ref().and_then(|token| state.appservice(token)),
+            has_token: token.is_some(),
+            address: Context::of(&head.extensions).address,
+        })
     }
 }
 
@@ -168,6 +258,15 @@ impl<S: Sync> Authentication<S> for NoAuth {
     async fn from_head(_state: &S, head: &Parts) -> Result<Self, ApiError> {
         Ok(Self { address: Context::of(&head.extensions).address })
     }
+}
+
+fn credentials<'a>(head: &'a Parts, token: &'a str) -> Credentials<'a> {
+    let address = Context::of(&head.extensions).address;
+    Credentials { token, query: head.uri.query().unwrap_or_default(), address }
+}
+
+fn missing_token() -> ApiError {
+    ApiError::missing_token("The request has no access token")
 }
 
 /// The access token of a request, if it has a well-formed one. In the query it counts only where

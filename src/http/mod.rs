@@ -23,8 +23,8 @@ mod tls;
 pub use address::{ClientAddress, Peer, TrustedProxies};
 pub use app::{App, AppSettings, Context, RequestId};
 pub use auth::{
-    Authentication, Authenticator, Caller, Fits, MaybeRequester, NoAuth, Requester, SessionId,
-    Standing,
+    AppserviceCaller, Authentication, Authenticator, Caller, Credentials, Fits, MaybeAppservice,
+    MaybeRequester, NoAuth, Requester, SessionId, Standing,
 };
 pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, read_body};
 pub use endpoint::{Options, RawRequest, Route, Routes};

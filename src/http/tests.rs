@@ -32,7 +32,7 @@ use serde_json::{Value, json, value::to_raw_value};
 use crate::{
     error::ApiError,
     http::{
-        App, AppSettings, Authenticator, BODY_IDLE_MAX, ClientAddress, MaybeRequester, NoAuth,
+        App, AppSettings, Authenticator, BODY_IDLE_MAX, Credentials, MaybeRequester, NoAuth,
         Options, RawRequest, Requester, Routes, SessionId, Standing, read_body,
     },
 };
@@ -41,12 +41,8 @@ use crate::{
 struct Server;
 
 impl Authenticator for Server {
-    async fn authenticate(
-        &self,
-        token: &str,
-        address: ClientAddress,
-    ) -> Result<Requester, ApiError> {
-        if token != "good" {
+    async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Requester, ApiError> {
+        if credentials.token != "good" {
             return Err(ApiError::unknown_token("Nobody has this token", false));
         }
         Ok(Requester {
@@ -56,7 +52,8 @@ impl Authenticator for Server {
             guest: false,
             standing: Standing::Good,
             admin: false,
-            address,
+            address: credentials.address,
+            appservice: None,
         })
     }
 }

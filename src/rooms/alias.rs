@@ -15,6 +15,7 @@ use crate::{
     storage::{
         rows::rooms::AliasRow,
         schema::rooms::{ALIASES, ALIASES_BY_ROOM, RoomAliasKey},
+        topic,
     },
 };
 
@@ -44,6 +45,12 @@ pub(super) fn claim(
     Ok(())
 }
 
+/// Wakes those who follow the aliases of a room, which an event alone would not.
+fn tell(batch: &mut Batch, room: RoomNid) {
+    batch.reserve_positions(1);
+    batch.touch(topic::room(topic::ROOM_ALIASES, room));
+}
+
 impl Rooms {
     /// The room behind an alias of this server.
     pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<Option<AliasRow>, ApiError> {
@@ -68,6 +75,7 @@ impl Rooms {
             .read(move |reader| {
                 let mut batch = Batch::new();
                 claim(reader, &mut batch, &the_room, (&alias, &creator))?;
+                tell(&mut batch, the_room.nid);
                 Ok::<_, ApiError>(batch)
             })
             .await
@@ -102,6 +110,7 @@ impl Rooms {
         batch.check(&ALIASES, &key, Some(&Json(row)));
         batch.delete(&ALIASES, &key);
         batch.delete(&ALIASES_BY_ROOM, &RoomAliasKey { room: room.nid, alias: key });
+        tell(&mut batch, room.nid);
         match self.store().commit(batch, Durability::Synced).await {
             Ok(_) => Ok(()),
             // Somebody else was faster, and the name may be another room's already.

@@ -103,6 +103,39 @@ pub fn client_event(
     object.finish()
 }
 
+/// An event for an application service, which is told everything of the rooms that concern it,
+/// whoever may see it.
+pub fn appservice_event(
+    rooms: &Rooms,
+    reader: &Reader<'_>,
+    room: &Room,
+    event: &StoredEvent,
+    now: MilliSecondsSinceUnixEpoch,
+) -> Result<Box<RawValue>, ApiError> {
+    let record = &event.record;
+    let mut unsigned = ObjectWriter::new(128);
+    unsigned.number("age", age(&event.pdu, now));
+    if record.flags.has(EventFlags::STATE) {
+        let previous = state::lookup(reader, room.nid, record.state_before, record.state_key)?;
+        if let Some(previous) = previous.filter(|previous| *previous != event.nid)
+            && let Some(previous) = rooms.event(reader, room, previous)?
+        {
+            unsigned.string("replaces_state", previous.pdu.event_id().as_str());
+            unsigned.raw("prev_content", previous.pdu.content().get().as_bytes());
+            unsigned.string("prev_sender", previous.pdu.sender().as_str());
+        }
+    }
+    if let Some(redaction) = record.redacted_by.filter(|_| record.flags.has(EventFlags::REDACTED))
+        && let Some(redaction) = rooms.event(reader, room, redaction)?
+    {
+        let mut because = body(&redaction.pdu, true);
+        unsigned.raw("redacted_because", because.text());
+    }
+    let mut object = body(&event.pdu, true);
+    object.raw("unsigned", unsigned.text());
+    object.finish()
+}
+
 fn write_details(
     unsigned: &mut ObjectWriter,
     reader: &Reader<'_>,

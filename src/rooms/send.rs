@@ -5,7 +5,9 @@
 //! bound to the pace of the disk. Each commit checks the head it was decided on.
 
 use kv::{Batch, CommitError, Durability};
-use ruma::{EventId, OwnedEventId, OwnedUserId, events::TimelineEventType};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, events::TimelineEventType,
+};
 
 use super::{
     NewEvent, Room, Rooms, commit::RoomCommit, compose, draft::Draft, head::Head, redaction,
@@ -54,8 +56,20 @@ impl Rooms {
         event: NewEvent,
         transaction: Option<Transaction>,
     ) -> Result<Sent, ApiError> {
+        self.send_at(room, event, transaction, None).await
+    }
+
+    /// [`Rooms::send`] with another time than now on the event. Its place among the others is the
+    /// same.
+    pub async fn send_at(
+        &self,
+        room: &Room,
+        event: NewEvent,
+        transaction: Option<Transaction>,
+        at: Option<MilliSecondsSinceUnixEpoch>,
+    ) -> Result<Sent, ApiError> {
         validate::check_new_event(&event)?;
-        let now = self.clock().now();
+        let now = at.unwrap_or_else(|| self.clock().now());
         let marks = transaction.map(|transaction| marks(&event.sender, transaction));
         self.write(room, move |draft| {
             if let Some((key, _)) = &marks

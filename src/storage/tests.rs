@@ -25,6 +25,10 @@ use super::{
     },
     schema::{
         accounts::{ExpiringKey, GuestMemberKey, ThirdPartyIdKey, ThirdPartyOwnerKey},
+        appservices::{
+            AppserviceQueueKey, AppserviceRow, AppserviceTransactionKey, NamespaceRow,
+            NetworkRoomKey, QueuedRow, TransactionPartRow,
+        },
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
@@ -97,6 +101,7 @@ fn the_bytes_are_what_they_were() {
     delayed_events(&mut encodings);
     reports_and_upgrades(&mut encodings);
     search_rows(&mut encodings);
+    appservice_rows(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -106,6 +111,37 @@ fn the_bytes_are_what_they_were() {
         assert_eq!(line, expected);
     }
     assert_eq!(encodings.0.lines().count(), expected.lines().count());
+}
+
+fn appservice_rows(encodings: &mut Encodings) {
+    let appservice = || "irc".to_owned();
+    let key = NetworkRoomKey { appservice: appservice(), network: "net".to_owned(), room: ROOM };
+    encodings.key("NetworkRoomKey", &key);
+    let key = AppserviceQueueKey { appservice: appservice(), position: POSITION };
+    encodings.key("AppserviceQueueKey", &key);
+    let key = AppserviceTransactionKey { appservice: appservice(), part: 1 };
+    encodings.key("AppserviceTransactionKey", &key);
+    encodings.row("QueuedRow::Event", &QueuedRow::Event(ROOM, EventNid(7)));
+    encodings.row("QueuedRow::Receipt", &QueuedRow::Receipt(ROOM));
+    let row =
+        TransactionPartRow { transaction_id: "ab".to_owned(), parts: 2, body: b"{}".to_vec() };
+    encodings.row("TransactionPartRow", &row);
+    let row = AppserviceRow {
+        url: Some("http://localhost:1".to_owned()),
+        as_token_hash: [7; 32],
+        hs_token: "h".to_owned(),
+        sender_localpart: "ircbot".to_owned(),
+        users: vec![NamespaceRow { exclusive: true, regex: "@irc_.*".to_owned() }],
+        aliases: Vec::new(),
+        rooms: Vec::new(),
+        rate_limited: false,
+        receive_ephemeral: true,
+        msc2409: false,
+        msc3202: true,
+        msc4190: false,
+        protocols: vec!["irc".to_owned()],
+    };
+    encodings.row("AppserviceRow", &Json(row));
 }
 
 fn room_keys(encodings: &mut Encodings) {

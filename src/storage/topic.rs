@@ -25,6 +25,9 @@ pub const ROOM_PRESENCE: u8 = 8;
 /// A delayed event was handed in or changed; a topic of the whole server, with the number 0.
 pub const DELAYED_EVENTS: u8 = 14;
 
+/// The aliases of a room changed, and so perhaps which application services are interested in it.
+pub const ROOM_ALIASES: u8 = 11;
+
 /// A topic of a room.
 pub const fn room(space: u8, room: RoomNid) -> Topic {
     Topic { space, id: room.0 }

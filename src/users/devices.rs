@@ -132,6 +132,30 @@ impl Devices {
         Err(busy())
     }
 
+    /// Makes a device that has no session, for an application service. `false`: it is there already.
+    pub async fn create(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        name: Option<&str>,
+        created_ts: u64,
+    ) -> Result<bool, ApiError> {
+        if device_id.as_str().is_empty() || device_id.as_str().len() > DEVICE_ID_BYTES_MAX {
+            return Err(ApiError::invalid_param("The device id is empty or too long"));
+        }
+        if self.get(user_id, device_id).await?.is_some() {
+            return Ok(false);
+        }
+        self.sessions.make_room(user_id, device_id).await?;
+        let key = device_key(user_id, device_id.as_str());
+        let display_name = name.map(|name| cut_name(name, self.name_bytes_max));
+        let mut batch = Batch::new();
+        batch.check_absent(&DEVICES, &key);
+        batch.put(&DEVICES, &key, &Json(DeviceRow { display_name, created_ts, revision: 0 }));
+        batch.touch(topic::user(topic::USER_DEVICES, self.interner.user(user_id)));
+        Ok(commit(&self.store, batch).await?.is_some())
+    }
+
     /// Removes devices and ends their sessions before it returns.
     pub async fn remove(&self, user_id: &UserId, selection: Selection<'_>) -> Result<(), ApiError> {
         remove(&self.store, &self.sessions, self.interner, user_id, selection).await

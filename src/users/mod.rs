@@ -22,6 +22,7 @@ pub mod in_rooms;
 mod login;
 mod moderation;
 mod password_reset;
+mod masquerade;
 mod passwords;
 mod profiles;
 mod push_rules;
@@ -60,9 +61,10 @@ pub use self::{
     uiaa::Uiaa,
 };
 use crate::{
+    appservices::Appservices,
     config::Config,
     error::ApiError,
-    http::{Authenticator, ClientAddress, Requester, SessionId},
+    http::{AppserviceCaller, Authenticator, ClientAddress, Credentials, Requester, SessionId},
     id::{Interner, RoomNid},
     time::Clock,
 };
@@ -75,6 +77,7 @@ struct Parts {
     store: Store,
     interner: Interner,
     clock: Clock,
+    appservices: Appservices,
     accounts: Accounts,
     sessions: Sessions,
     devices: Devices,
@@ -104,7 +107,13 @@ impl std::fmt::Debug for Users {
 
 impl Users {
     /// Builds the services on a store.
-    pub fn new(store: Store, interner: Interner, config: &Arc<Config>, clock: Clock) -> Self {
+    pub fn new(
+        store: Store,
+        interner: Interner,
+        config: &Arc<Config>,
+        clock: Clock,
+        appservices: Appservices,
+    ) -> Self {
         let server_name = config.server.name.clone();
         let accounts = Accounts::new(store.clone(), server_name, clock.clone());
         let sessions = Sessions::new(store.clone(), interner, config, clock.clone());
@@ -112,8 +121,13 @@ impl Users {
         let ids = ThirdPartyIds::new(store.clone(), clock.clone(), accounts.clone());
         let emails = Emails::new(store.clone(), config, clock.clone(), ids.clone());
         let grants = Grants::new(store.clone(), clock.clone(), accounts.clone());
-        let registration =
-            Registration::new(store.clone(), config, clock.clone(), accounts.clone(), ids.clone());
+        let registration = Registration::new(
+            store.clone(),
+            config,
+            clock.clone(),
+            accounts.clone(),
+            (ids.clone(), appservices.clone()),
+        );
         let login =
             Login::new(config, accounts.clone(), sessions.clone(), ids.clone(), grants.clone());
         let uiaa =
@@ -133,6 +147,7 @@ impl Users {
             store,
             interner,
             clock,
+            appservices,
             accounts,
             sessions,
             devices,
@@ -141,6 +156,11 @@ impl Users {
             registration,
             account_data,
         }))
+    }
+
+    /// Application services.
+    pub fn appservices(&self) -> &Appservices {
+        &self.0.appservices
     }
 
     /// Accounts and passwords.
@@ -224,7 +244,7 @@ impl Users {
         &self.0.registration_tokens
     }
 
-    /// Whose access token this is.
+    /// The session of a user's access token; see [`Users::identify`] for all tokens.
     pub async fn authenticate(
         &self,
         token: &str,
@@ -270,12 +290,13 @@ impl Users {
 }
 
 impl Authenticator for Users {
-    async fn authenticate(
-        &self,
-        token: &str,
-        address: ClientAddress,
-    ) -> Result<Requester, ApiError> {
-        Self::authenticate(self, token, address).await
+    async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Requester, ApiError> {
+        self.identify(credentials).await
+    }
+
+    fn appservice(&self, token: &str) -> Option<AppserviceCaller> {
+        let appservice = self.0.appservices.by_token(token)?;
+        Some(appservice.caller(&appservice.sender))
     }
 }
 
@@ -283,6 +304,9 @@ impl Authenticator for Users {
 impl Users {
     /// [`Sessions::liveness`], for long polls that were woken by the topic `USER_SESSIONS`.
     pub async fn liveness(&self, session: &SessionId) -> Result<Liveness, ApiError> {
+        if self.0.appservices.is_token_hash(&session.0) {
+            return Ok(Liveness::Alive);
+        }
         self.0.sessions.liveness(session).await
     }
 }

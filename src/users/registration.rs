@@ -22,6 +22,7 @@ use super::{
     uiaa::Proof,
 };
 use crate::{
+    appservices::Appservices,
     config::{Config, RegistrationConfig},
     error::ApiError,
     http::{ClientAddress, RateLimiter},
@@ -62,6 +63,7 @@ struct Parts {
     clock: Clock,
     accounts: Accounts,
     ids: ThirdPartyIds,
+    appservices: Appservices,
     by_address: RateLimiter,
     steps: RateLimiter,
     token_checks: RateLimiter,
@@ -73,7 +75,7 @@ impl Registration {
         config: &Config,
         clock: Clock,
         accounts: Accounts,
-        ids: ThirdPartyIds,
+        (ids, appservices): (ThirdPartyIds, Appservices),
     ) -> Self {
         let limits = &config.rate_limits;
         Self(Arc::new(Parts {
@@ -82,6 +84,7 @@ impl Registration {
             clock,
             accounts,
             ids,
+            appservices,
             by_address: limiter(limits.enabled, limits.registration),
             steps: limiter(limits.enabled, limits.registration_steps),
             token_checks: limiter(limits.enabled, limits.registration_token_checks),
@@ -158,9 +161,10 @@ impl Registration {
         self.0.by_address.peek(address.limit_key())
     }
 
-    /// Refuses a name that breaks the rules or is taken.
+    /// Refuses a name that breaks the rules, is taken, or reserved for an application service.
     pub async fn check_username(&self, username: &str) -> Result<OwnedUserId, ApiError> {
         let user_id = self.0.accounts.new_user_id(username)?;
+        self.0.appservices.check_user(&user_id, None)?;
         self.0.accounts.check_available(&user_id).await?;
         Ok(user_id)
     }
@@ -178,7 +182,9 @@ impl Registration {
             self.check_username(username).await?
         } else {
             let name = secret::random_name(GENERATED_NAME_LENGTH);
-            self.0.accounts.new_user_id(&name)?
+            let user_id = self.0.accounts.new_user_id(&name)?;
+            self.0.appservices.check_user(&user_id, None)?;
+            user_id
         };
         let password_hash = self.0.accounts.hash_password(password).await?;
         for _ in 0..ATTEMPTS {

@@ -7,7 +7,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
-mod cache;
+pub(super) mod cache;
 mod open;
 mod refresh;
 
@@ -113,6 +113,7 @@ impl Sessions {
             standing: session.standing,
             admin: session.admin,
             address,
+            appservice: None,
         })
     }
 

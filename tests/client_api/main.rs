@@ -6,8 +6,11 @@
 mod harness;
 
 mod account;
+mod appservices;
+mod appservices_transactions;
 mod attacks_events;
 mod attacks_load;
+mod bridge;
 mod config;
 mod delayed_events;
 mod device;

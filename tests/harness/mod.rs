@@ -178,6 +178,15 @@ impl TestServer {
         Self { app, server, clock, transactions: AtomicU64::new(0) }
     }
 
+    /// Another server on the same store, as after a kill: nothing is finished or told before.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { app, server, clock, transactions } = self;
+        let (config, store) = ((*server.config).clone(), server.store.clone());
+        // The tasks end with the last handle.
+        drop((app, server));
+        Self { transactions, ..Self::build(config, store, clock).await }
+    }
+
     /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.
     pub(crate) fn call(&self, method: Method, path: &str) -> Call<'_> {
         let path = match path.strip_prefix('/') {

@@ -6,6 +6,7 @@ use kv::ColumnFamily;
 pub mod delayed_events;
 pub mod directory;
 pub mod accounts;
+pub mod appservices;
 pub mod ephemeral;
 pub mod reports;
 pub mod rooms;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::*;
 use crate::{
+    appservices::Appservices,
     config::Config,
     ephemeral::{Presence, Receipts, Typing},
     federation::server_keys::Signer,
@@ -79,7 +80,13 @@ impl Server {
             event_cache_bytes: 1 << 20,
         });
         let presence = Presence::disabled(store.clone(), interner, clock.clone());
-        let users = Users::new(store.clone(), interner, &config, clock);
+        let users = Users::new(
+            store.clone(),
+            interner,
+            &config,
+            clock,
+            Appservices::none(store.clone(), config.server.name.clone()),
+        );
         let typing = Typing::new(store.clone());
         let receipts = Receipts::new(store.clone());
         let told = (typing.clone(), presence);

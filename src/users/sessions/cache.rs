@@ -45,7 +45,7 @@ impl Session {
     }
 }
 
-fn standing(account: &AccountRow) -> Standing {
+pub(in crate::users) fn standing(account: &AccountRow) -> Standing {
     match account {
         AccountRow { locked: true, .. } => Standing::Locked,
         AccountRow { suspended: true, .. } => Standing::Suspended,

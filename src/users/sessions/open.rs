@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use kv::{Batch, Json, Reader};
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use super::{
     ACCESS_PREFIX, KIND_ACCESS, KIND_REFRESH, Sessions, device_key,
@@ -187,10 +187,10 @@ impl Sessions {
     }
 
     /// Removes the device that was not seen for the longest time when there are too many.
-    async fn make_room(
+    pub(in crate::users) async fn make_room(
         &self,
-        user_id: &OwnedUserId,
-        device_id: &OwnedDeviceId,
+        user_id: &UserId,
+        device_id: &DeviceId,
     ) -> Result<(), ApiError> {
         let (user, device) = (user_id.to_string(), device_id.to_string());
         let devices_max = self.0.devices_max;

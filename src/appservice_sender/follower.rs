@@ -1,0 +1,400 @@
+//! Follows the commits and writes down what concerns which application service.
+//!
+//! What was committed while nobody followed (a crash between a commit and this) is found after the
+//! start by a look at every room: O(rooms), once, and only where there are application services at
+//! all. The cursor is written with what it led to, and now and then without, so that this look has
+//! little to find.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
+
+use kv::{Batch, Commit, Direction, Durability, Feed, Position, Reader};
+use tokio::sync::watch;
+
+use super::{
+    Lanes, Parts,
+    interest::{Interests, Set},
+};
+use crate::{
+    error::ApiError,
+    id::{EventNid, RoomNid},
+    rooms::{Room, timeline::entries},
+    storage::{
+        rows::{Membership, TimelineEntry, TimelinePosition},
+        schema::{
+            appservices::{
+                APPSERVICE_CURSOR, APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS, AppserviceQueueKey,
+                QueuedRow,
+            },
+            ephemeral::{RECEIPTS_BY_POSITION, ReceiptKind, ReceiptPositionKey},
+            rooms::ROOMS,
+        },
+        topic,
+    },
+    tasks::Stop,
+};
+
+/// The key of the one cursor.
+const CURSOR: u8 = 0;
+/// How many commits become one batch.
+const COMMITS_MAX: usize = 500;
+/// How many entries of one room one step of the catching up takes.
+const ROOM_ENTRIES_MAX: usize = 1_000;
+/// How far the cursor may fall behind while nothing concerns anybody.
+const CURSOR_LAG_MAX: u64 = 1_000;
+/// How long to wait after a failure of the store.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Follower {
+    parts: Parts,
+    lanes: Lanes,
+    state: State,
+    /// The cursor on disk.
+    written: Position,
+}
+
+/// What one look at commits led to.
+#[derive(Default)]
+struct Found {
+    queued: Vec<(Set, Position, QueuedRow)>,
+    typing: Vec<(Set, RoomNid)>,
+}
+
+/// What is needed to look at commits.
+struct State {
+    parts: Parts,
+    interests: Interests,
+}
+
+impl Follower {
+    pub(super) fn new(parts: Parts, lanes: Lanes) -> Self {
+        let interests = Interests::new(parts.appservices.registry());
+        let state = State { parts: parts.clone(), interests };
+        Self { parts, lanes, state, written: Position::ZERO }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut feed: Feed,
+        mut changes: watch::Receiver<()>,
+        mut stop: Stop,
+    ) {
+        let work = async {
+            let caught_up = loop {
+                match self.catch_up().await {
+                    Ok(position) => break position,
+                    Err(error) => self.pause(&error).await,
+                }
+            };
+            loop {
+                tokio::select! {
+                    commits = feed.next() => {
+                        let Some(mut commits) = commits else { return };
+                        commits.retain(|commit| commit.last > caught_up);
+                        for commits in commits.chunks(COMMITS_MAX) {
+                            self.take(commits.into()).await;
+                        }
+                    }
+                    Ok(()) = changes.changed() => self.reload(),
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.requested() => {}
+        }
+    }
+
+    fn reload(&mut self) {
+        let registry = self.parts.appservices.registry();
+        self.state.interests = Interests::new(registry.clone());
+        self.lanes.follow(&registry);
+    }
+
+    async fn pause(&self, error: &ApiError) {
+        tracing::error!(%error, cause = ?error.source, "application services: the store failed");
+        tokio::time::sleep(FAILURE_PAUSE).await;
+    }
+
+    /// Looks for what was committed while nobody followed; gives the position up to which it has.
+    async fn catch_up(&mut self) -> Result<Position, ApiError> {
+        let registry = self.parts.appservices.registry();
+        self.drop_orphans().await?;
+        let store = self.parts.store().clone();
+        let now = store.position();
+        let cursor = store.read(|reader| reader.get(&APPSERVICE_CURSOR, &CURSOR)).await?;
+        let mut from = match cursor {
+            Some(cursor) if !registry.all().is_empty() => cursor,
+            // Nobody was told of what is older, and nobody is to be.
+            _ => now,
+        };
+        while from < now {
+            let (found, to) =
+                self.look(move |state, reader| state.missed(reader, from, now)).await?;
+            self.write(found, to).await?;
+            from = to;
+        }
+        self.write(Found::default(), now).await?;
+        self.lanes.follow(&registry);
+        Ok(now)
+    }
+
+    /// Drops what waits for application services that are no more.
+    async fn drop_orphans(&self) -> Result<(), ApiError> {
+        let registry = self.parts.appservices.registry();
+        let store = self.parts.store();
+        let mut after = Bound::Unbounded;
+        loop {
+            let from = after.clone();
+            let next = store.read(move |reader| next_id(reader, from.as_ref())).await?;
+            let Some(id) = next else { return Ok(()) };
+            if registry.get(&id).is_none() {
+                super::purge(store, &id).await;
+            }
+            after = Bound::Excluded(id);
+        }
+    }
+
+    /// Takes in commits; tries until the store lets it.
+    async fn take(&mut self, commits: Arc<[Commit]>) {
+        let Some(to) = commits.iter().map(|commit| commit.last).max() else { return };
+        loop {
+            let these = commits.clone();
+            let taken = match self.look(move |state, reader| state.digest(reader, &these)).await {
+                Ok(found) => self.write(found, to).await,
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(()) => return,
+                Err(error) => self.pause(&error).await,
+            }
+        }
+    }
+
+    /// Runs a look at the store where it may block.
+    async fn look<T: Send + 'static>(
+        &mut self,
+        step: impl FnOnce(&mut State, &Reader<'_>) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let parts = self.parts.clone();
+        let fresh = State { interests: Interests::new(parts.appservices.registry()), parts };
+        let mut state = std::mem::replace(&mut self.state, fresh);
+        let task = tokio::task::spawn_blocking(move || {
+            let store = state.parts.store().clone();
+            let result = step(&mut state, &store.reader());
+            (state, result)
+        });
+        let (state, result) = task.await.map_err(ApiError::internal)?;
+        self.state = state;
+        result
+    }
+
+    /// Writes down what was found, and that all up to `to` was looked at.
+    async fn write(&mut self, found: Found, to: Position) -> Result<(), ApiError> {
+        let lag = to.as_u64().saturating_sub(self.written.as_u64());
+        let mut batch = Batch::new();
+        let mut woken: Set = 0;
+        for (set, position, row) in &found.queued {
+            woken |= set;
+            for appservice in self.state.interests.members(*set) {
+                let appservice = appservice.id.to_string();
+                let key = AppserviceQueueKey { appservice, position: *position };
+                batch.put(&APPSERVICE_OUTBOX, &key, row);
+            }
+        }
+        if woken != 0 || lag > CURSOR_LAG_MAX {
+            batch.put(&APPSERVICE_CURSOR, &CURSOR, &to);
+            self.parts.store().commit(batch, Durability::Buffered).await?;
+            self.written = to;
+        }
+        for (set, room) in found.typing {
+            woken |= set;
+            for appservice in self.state.interests.members(set) {
+                if let Some(lane) = self.lanes.get(&appservice.id) {
+                    lane.typing.lock().insert(room);
+                }
+            }
+        }
+        for appservice in self.state.interests.members(woken) {
+            if let Some(lane) = self.lanes.get(&appservice.id) {
+                lane.queued.notify_one();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first id after a bound for which something waits.
+fn next_id(reader: &Reader<'_>, after: Bound<&String>) -> Result<Option<String>, kv::Error> {
+    let range = APPSERVICE_OUTBOX.range(after, Bound::Unbounded::<&String>);
+    let queued = reader.scan(&APPSERVICE_OUTBOX, &range, Direction::Forward, 1)?;
+    let range = APPSERVICE_TRANSACTIONS.range(after, Bound::Unbounded::<&String>);
+    let sending = reader.scan(&APPSERVICE_TRANSACTIONS, &range, Direction::Forward, 1)?;
+    let queued = queued.into_iter().map(|(key, _)| key.appservice);
+    Ok(queued.chain(sending.into_iter().map(|(key, _)| key.appservice)).min())
+}
+
+impl State {
+    /// What commits mean for whom.
+    fn digest(&mut self, reader: &Reader<'_>, commits: &[Commit]) -> Result<Found, ApiError> {
+        let mut found = Found::default();
+        if self.interests.set(|_| true) == 0 {
+            return Ok(found);
+        }
+        for commit in commits {
+            let changes_members =
+                commit.topics.iter().any(|topic| topic.space == topic::USER_MEMBERSHIPS);
+            for topic in commit.topics.iter() {
+                let room = RoomNid(topic.id);
+                match topic.space {
+                    topic::ROOM_ALIASES => self.interests.forget(room),
+                    // Nobody cares for the room, and no user of this server came or went.
+                    topic::ROOM_EVENTS
+                        if self.interests.remembered(room) == Some(0) && !changes_members => {}
+                    topic::ROOM_EVENTS => self.events(reader, room, commit, &mut found)?,
+                    topic::ROOM_RECEIPTS => self.receipts(reader, room, commit, &mut found)?,
+                    topic::ROOM_TYPING => {
+                        let set = self.ephemeral_interest(reader, room, commit.first)?;
+                        if set != 0 {
+                            found.typing.push((set, room));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn events(
+        &mut self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        commit: &Commit,
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
+        let Some(room) = self.parts.rooms.room_by_nid(reader, nid)? else { return Ok(()) };
+        let range = (
+            Bound::Included(TimelinePosition::live(commit.first)),
+            Bound::Included(TimelinePosition::live(commit.last)),
+        );
+        for (place, entry) in entries(reader, nid, range, Direction::Forward, usize::MAX)? {
+            self.event(reader, &room, (place.position, entry), found)?;
+        }
+        Ok(())
+    }
+
+    fn event(
+        &mut self,
+        reader: &Reader<'_>,
+        room: &Room,
+        (position, entry): (Position, TimelineEntry),
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
+        let mut set = self.interests.of_room(reader, room, position)?;
+        let interner = self.parts.rooms.interner();
+        if entry.event_type == interner.event_type("m.room.member") {
+            set |= self.member(reader, room, entry.event)?;
+        }
+        if set != 0 {
+            found.queued.push((set, position, QueuedRow::Event(room.nid, entry.event)));
+        }
+        Ok(())
+    }
+
+    /// Who is interested in the target of a member event; what is remembered of the room is kept
+    /// true.
+    fn member(
+        &mut self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event: EventNid,
+    ) -> Result<Set, ApiError> {
+        let Some(event) = self.parts.rooms.event(reader, room, event)? else { return Ok(0) };
+        let Some(target) = event.pdu.state_key() else { return Ok(0) };
+        let set = self.interests.of_user(target);
+        if set == 0 {
+            return Ok(0);
+        }
+        let membership: Option<String> = event.pdu.content_field("membership");
+        if membership.as_deref() == Some(Membership::Join.name()) {
+            self.interests.joined(room.nid, set);
+        } else {
+            self.interests.forget(room.nid);
+        }
+        Ok(set)
+    }
+
+    fn ephemeral_interest(
+        &mut self,
+        reader: &Reader<'_>,
+        room: RoomNid,
+        at: Position,
+    ) -> Result<Set, ApiError> {
+        let receivers = self.interests.set(crate::appservices::Appservice::receives_ephemeral);
+        if receivers == 0 {
+            return Ok(0);
+        }
+        let Some(room) = self.parts.rooms.room_by_nid(reader, room)? else { return Ok(0) };
+        Ok(self.interests.of_room(reader, &room, at)? & receivers)
+    }
+
+    fn receipts(
+        &mut self,
+        reader: &Reader<'_>,
+        room: RoomNid,
+        commit: &Commit,
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
+        let set = self.ephemeral_interest(reader, room, commit.first)?;
+        if set == 0 {
+            return Ok(());
+        }
+        let first = ReceiptPositionKey { room, position: commit.first };
+        let last = ReceiptPositionKey { room, position: commit.last };
+        let range = RECEIPTS_BY_POSITION.range(Bound::Included(&first), Bound::Included(&last));
+        let written = reader.scan(&RECEIPTS_BY_POSITION, &range, Direction::Forward, usize::MAX)?;
+        for (key, receipt) in written {
+            // Private ones are told to those alone whose user it is.
+            let told = match receipt.kind {
+                ReceiptKind::Read => set,
+                ReceiptKind::ReadPrivate => set & self.interests.of_user(&receipt.user_id),
+            };
+            if told != 0 {
+                found.queued.push((told, key.position, QueuedRow::Receipt(room)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of all rooms between two positions, as far as one step goes: up to the position
+    /// that is answered too.
+    fn missed(
+        &mut self,
+        reader: &Reader<'_>,
+        from: Position,
+        to: Position,
+    ) -> Result<(Found, Position), ApiError> {
+        let mut end = to;
+        let mut missed = BTreeMap::new();
+        let range = (
+            Bound::Excluded(TimelinePosition::live(from)),
+            Bound::Included(TimelinePosition::live(to)),
+        );
+        for (room, _) in reader.scan(&ROOMS, &ROOMS.prefix(&()), Direction::Forward, usize::MAX)? {
+            let found = entries(reader, room, range, Direction::Forward, ROOM_ENTRIES_MAX)?;
+            if found.len() == ROOM_ENTRIES_MAX
+                && let Some((last, _)) = found.last()
+            {
+                end = end.min(last.position);
+            }
+            missed.extend(found.into_iter().map(|(place, entry)| (place.position, (room, entry))));
+        }
+        let mut found = Found::default();
+        for (position, (room, entry)) in missed.range(..=end) {
+            if let Some(room) = self.parts.rooms.room_by_nid(reader, *room)? {
+                self.event(reader, &room, (*position, *entry), &mut found)?;
+            }
+        }
+        Ok((found, end))
+    }
+}

@@ -1,0 +1,215 @@
+//! Transactions: what waits becomes bytes that are written down before they are first sent.
+//!
+//! An application service has at most one transaction on its way. The batch that writes it takes
+//! what is in it out of the outbox; so nothing is ever in two. Its id is random: a counter would
+//! begin anew with a new database, and the application service takes an id that it knows for a
+//! retry. What encryption needs (MSC3202, MSC4203) is left out where there is none of it.
+//!
+//! <https://spec.matrix.org/v1.19/application-service-api/#put_matrixappv1transactionstxnid>
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use kv::{Batch, Direction, Durability, Reader};
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{Lane, Parts, ephemeral};
+use crate::{
+    error::ApiError,
+    id::RoomNid,
+    rooms::render::appservice_event,
+    storage::schema::appservices::{
+        APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS, AppserviceQueueKey, AppserviceTransactionKey,
+        QueuedRow, TransactionPartRow,
+    },
+};
+
+/// How many events and receipts one transaction has.
+const ENTRIES_MAX: usize = 100;
+/// How many bytes of events one transaction has; the last event may go beyond.
+const EVENTS_BYTES_MAX: usize = 512 * 1024;
+/// How many rooms' typing one transaction tells.
+const TYPING_MAX: usize = 100;
+/// How many bytes of a transaction one row holds.
+const PART_BYTES: usize = 90_000;
+
+/// A transaction, ready to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Transaction {
+    pub(super) id: String,
+    pub(super) body: Bytes,
+}
+
+/// The body, as far as there is something to say.
+#[derive(Default, Serialize)]
+struct Content {
+    events: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ephemeral: Vec<Value>,
+    #[serde(rename = "de.sorunome.msc2409.ephemeral", skip_serializing_if = "Vec::is_empty")]
+    msc2409_ephemeral: Vec<Value>,
+}
+
+/// What is taken out of the outbox, and what it becomes.
+#[derive(Default)]
+struct Draft {
+    taken: Vec<AppserviceQueueKey>,
+    events: Vec<Box<RawValue>>,
+    ephemeral: Vec<Value>,
+}
+
+/// The transaction that is on its way, or a new one. `None`: nothing waits.
+pub(super) async fn next(parts: &Parts, lane: &Lane) -> Result<Option<Transaction>, ApiError> {
+    if let Some(known) = stored(parts, lane).await? {
+        return Ok(Some(known));
+    }
+    loop {
+        let typing = take_typing(lane);
+        let draft = draft(parts, lane, typing.clone()).await;
+        let draft = draft.inspect_err(|_| lane.typing.lock().extend(typing))?;
+        if draft.taken.is_empty() && draft.ephemeral.is_empty() {
+            return Ok(None);
+        }
+        if let Some(made) = write(parts, lane, draft).await? {
+            return Ok(Some(made));
+        }
+    }
+}
+
+/// Notes that a transaction has arrived.
+pub(super) async fn acknowledged(parts: &Parts, lane: &Lane) -> Result<(), ApiError> {
+    let mut batch = Batch::new();
+    let id = lane.appservice.id.to_string();
+    batch.delete_range(&APPSERVICE_TRANSACTIONS, APPSERVICE_TRANSACTIONS.prefix(&id));
+    // Where a power cut undoes it, the same transaction is sent again and known there.
+    parts.store().commit(batch, Durability::Buffered).await?;
+    Ok(())
+}
+
+async fn stored(parts: &Parts, lane: &Lane) -> Result<Option<Transaction>, ApiError> {
+    let range = APPSERVICE_TRANSACTIONS.prefix(&lane.appservice.id.to_string());
+    let read = parts.store().read(move |reader| {
+        reader.scan(&APPSERVICE_TRANSACTIONS, &range, Direction::Forward, usize::MAX)
+    });
+    let rows = read.await?;
+    let Some((_, first)) = rows.first() else { return Ok(None) };
+    if rows.len() != usize::from(first.parts) {
+        let text = format!("a transaction for {} has lost parts", lane.appservice.id);
+        return Err(ApiError::internal_text(text));
+    }
+    let id = first.transaction_id.clone();
+    let body: Vec<u8> = rows.into_iter().flat_map(|(_, row)| row.body).collect();
+    Ok(Some(Transaction { id, body: body.into() }))
+}
+
+fn take_typing(lane: &Lane) -> BTreeSet<RoomNid> {
+    let mut waiting = lane.typing.lock();
+    let mut taken = std::mem::take(&mut *waiting);
+    if let Some(&beyond) = taken.iter().nth(TYPING_MAX) {
+        *waiting = taken.split_off(&beyond);
+    }
+    taken
+}
+
+async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<Draft, ApiError> {
+    let (all, id) = (parts.clone(), lane.appservice.id.to_string());
+    let read = parts.store().read(move |reader| {
+        let range = APPSERVICE_OUTBOX.prefix(&id);
+        let waiting = reader.scan(&APPSERVICE_OUTBOX, &range, Direction::Forward, ENTRIES_MAX)?;
+        let mut draft = Draft::default();
+        let mut bytes = 0;
+        for (key, row) in waiting {
+            if bytes >= EVENTS_BYTES_MAX {
+                break;
+            }
+            bytes += draft.add(&all, reader, key, row)?;
+        }
+        for room in &typing {
+            draft.ephemeral.extend(ephemeral::typing(&all, reader, *room)?);
+        }
+        Ok::<_, ApiError>(draft)
+    });
+    read.await
+}
+
+impl Draft {
+    /// Takes something out of the outbox; gives its size. What is no more is taken all the same.
+    fn add(
+        &mut self,
+        parts: &Parts,
+        reader: &Reader<'_>,
+        key: AppserviceQueueKey,
+        row: QueuedRow,
+    ) -> Result<usize, ApiError> {
+        let rooms = &parts.rooms;
+        let mut bytes = 0;
+        match row {
+            QueuedRow::Receipt(room) => {
+                self.ephemeral.extend(ephemeral::receipt(parts, reader, room, key.position)?);
+            }
+            QueuedRow::Event(room, event) => {
+                if let Some(room) = rooms.room_by_nid(reader, room)?
+                    && let Some(event) = rooms.event(reader, &room, event)?
+                {
+                    let now = rooms.clock().now();
+                    let event = appservice_event(rooms, reader, &room, &event, now)?;
+                    bytes = event.get().len();
+                    self.events.push(event);
+                }
+            }
+        }
+        self.taken.push(key);
+        Ok(bytes)
+    }
+}
+
+/// Writes a transaction down. `None`: what waited is no more, and so there is nothing to send.
+async fn write(parts: &Parts, lane: &Lane, draft: Draft) -> Result<Option<Transaction>, ApiError> {
+    let mut batch = Batch::new();
+    for key in &draft.taken {
+        batch.delete(&APPSERVICE_OUTBOX, key);
+    }
+    let made = if draft.events.is_empty() && draft.ephemeral.is_empty() {
+        None
+    } else {
+        let made = Transaction { id: random_id()?, body: body(lane, draft)? };
+        // One at a time, also while a registration is being replaced.
+        let appservice = lane.appservice.id.to_string();
+        let first = AppserviceTransactionKey { appservice, part: 0 };
+        batch.check_absent(&APPSERVICE_TRANSACTIONS, &first);
+        put(&mut batch, lane, &made);
+        Some(made)
+    };
+    parts.store().commit(batch, Durability::Synced).await?;
+    Ok(made)
+}
+
+fn body(lane: &Lane, draft: Draft) -> Result<Bytes, ApiError> {
+    let row = &lane.appservice.row;
+    let under = |wanted: bool| if wanted { draft.ephemeral.clone() } else { Vec::new() };
+    let content = Content {
+        ephemeral: under(row.receive_ephemeral),
+        msc2409_ephemeral: under(row.msc2409),
+        events: draft.events,
+    };
+    Ok(serde_json::to_vec(&content).map_err(ApiError::internal)?.into())
+}
+
+fn put(batch: &mut Batch, lane: &Lane, transaction: &Transaction) {
+    let chunks = transaction.body.chunks(PART_BYTES);
+    let parts = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
+    for (part, body) in (0..parts).zip(chunks) {
+        let appservice = lane.appservice.id.to_string();
+        let key = AppserviceTransactionKey { appservice, part };
+        let transaction_id = transaction.id.clone();
+        let row = TransactionPartRow { transaction_id, parts, body: body.to_vec() };
+        batch.put(&APPSERVICE_TRANSACTIONS, &key, &row);
+    }
+}
+
+fn random_id() -> Result<String, ApiError> {
+    let random = |_| ApiError::internal_text("the operating system has no random bytes");
+    let id = (getrandom::u64().map_err(random)?, getrandom::u64().map_err(random)?);
+    Ok(format!("{:016x}{:016x}", id.0, id.1))
+}
