@@ -72,7 +72,6 @@ impl Node {
         let mut picked = Map::new();
         for (name, value) in fields {
             match (self.fields.get(&name), value) {
-                (None, _) => {}
                 (Some(node), value) if node.whole => drop(picked.insert(name, value)),
                 (Some(node), Value::Object(fields)) => {
                     let part = node.pick(fields);
@@ -80,7 +79,7 @@ impl Node {
                         picked.insert(name, Value::Object(part));
                     }
                 }
-                (Some(_), _) => {}
+                (Some(_) | None, _) => {}
             }
         }
         picked

@@ -114,27 +114,27 @@ fn read_threads(
 fn wanted(
     reader: &Reader<'_>,
     viewer: &mut Viewer,
-    root: &[u8; 32],
+    hash: &[u8; 32],
     participated: bool,
 ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
     let (rooms, room) = (viewer.rooms().clone(), viewer.room().clone());
-    let root = event_id_of_hash(root, &room.rules);
-    let Some(root) = rooms.event_by_id(reader, &room, &root)? else {
+    let event_id = event_id_of_hash(hash, &room.rules);
+    let Some(event) = rooms.event_by_id(reader, &room, &event_id)? else {
         return Ok(None);
     };
-    if !viewer.may_see(reader, &root)?
-        || (participated && !has_participated(reader, viewer, &root)?)
+    if !viewer.may_see(reader, &event)?
+        || (participated && !has_participated(reader, viewer, &event)?)
     {
         return Ok(None);
     }
-    let row = aggregation(reader, viewer, &root)?.unwrap_or_default();
-    if summary(reader, viewer, &root, &row)?.is_none() {
+    let row = aggregation(reader, viewer, &event)?.unwrap_or_default();
+    if summary(reader, viewer, &event, &row)?.is_none() {
         return Ok(None);
     }
-    if viewer.ignores(reader, root.record.sender)? {
-        return redacted(&room, &root).map(Some);
+    if viewer.ignores(reader, event.record.sender)? {
+        return redacted(&room, &event).map(Some);
     }
-    Ok(Some(root))
+    Ok(Some(event))
 }
 
 /// What is told of a root by someone whom the reader ignores.

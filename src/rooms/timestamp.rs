@@ -164,25 +164,25 @@ fn place_of(
         Ok::<_, ApiError>(record.is_some_and(|record| record.origin_server_ts < time.0.into()))
     };
     // Live events, unless the first of them is already too late.
-    let live = TimelinePosition::live(Position::ZERO);
-    let line = match first(Bound::Included(live), Bound::Unbounded)? {
+    let middle = TimelinePosition::live(Position::ZERO);
+    let line = match first(Bound::Included(middle), Bound::Unbounded)? {
         Some((_, entry)) if is_before(&entry)? => 1,
         _ => 0,
     };
     let at = |position| TimelinePosition { line, position: Position::from_u64(position) };
     let last = timeline::last_entry(reader, room, Bound::Included(at(u64::MAX)))?;
     let Some((last, _)) = last.filter(|(last, _)| last.line == line) else {
-        return Ok(live);
+        return Ok(middle);
     };
     // Everything below `low` is before the time; nothing between `high` and the end is known not
     // to be at or after it.
     let (mut low, mut high) = (0, last.position.as_u64() + 1);
     while low < high {
-        let middle = low + (high - low) / 2;
-        let range = (Bound::Included(at(middle)), Bound::Excluded(at(high)));
+        let probe = low + (high - low) / 2;
+        let range = (Bound::Included(at(probe)), Bound::Excluded(at(high)));
         match first(range.0, range.1)? {
             Some((found, entry)) if is_before(&entry)? => low = found.position.as_u64() + 1,
-            _ => high = middle,
+            _ => high = probe,
         }
     }
     Ok(at(low))

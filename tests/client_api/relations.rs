@@ -26,8 +26,8 @@ async fn relate(
     text(&user.try_send(room, kind, content).await.ok()["event_id"])
 }
 
-async fn reply(user: &Client<'_>, room: &str, root: &str, body: &str) -> String {
-    relate(user, room, ("m.room.message", "m.thread"), root, body).await
+async fn reply(user: &Client<'_>, room: &str, start: &str, body: &str) -> String {
+    relate(user, room, ("m.room.message", "m.thread"), start, body).await
 }
 
 async fn edit(user: &Client<'_>, room: &str, original: &str, body: &str) -> String {
@@ -69,19 +69,19 @@ async fn what_relates_is_listed_by_kind_and_in_pages() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.create_room(json!({})).await;
-    let root = alice.send(&room, "root").await;
-    assert_eq!(related(&alice, &room, &root, "").await, json!({ "chunk": [] }));
-    let first = react(&alice, &room, &root, "a").await;
+    let start = alice.send(&room, "start").await;
+    assert_eq!(related(&alice, &room, &start, "").await, json!({ "chunk": [] }));
+    let first = react(&alice, &room, &start, "a").await;
     let middle = alice.now().await;
-    let second = reply(&alice, &room, &root, "one").await;
-    let third = edit(&alice, &room, &root, "new").await;
-    let fourth = relate(&alice, &room, ("m.room.message", "org.custom"), &root, "x").await;
-    let fifth = react(&alice, &room, &root, "b").await;
+    let second = reply(&alice, &room, &start, "one").await;
+    let third = edit(&alice, &room, &start, "new").await;
+    let fourth = relate(&alice, &room, ("m.room.message", "org.custom"), &start, "x").await;
+    let fifth = react(&alice, &room, &start, "b").await;
     let all = [&fifth, &fourth, &third, &second, &first];
-    let page = related(&alice, &room, &root, "?limit=100").await;
+    let page = related(&alice, &room, &start, "?limit=100").await;
     assert_eq!(ids(&page["chunk"]).iter().collect::<Vec<_>>(), all);
     assert!(page.get("next_batch").is_none() && page.get("recursion_depth").is_none(), "{page}");
-    let forward = related(&alice, &room, &root, "?dir=f").await;
+    let forward = related(&alice, &room, &start, "?dir=f").await;
     assert_eq!(ids(&forward["chunk"]).iter().rev().collect::<Vec<_>>(), all);
     for (rest, expected) in [
         ("/m.annotation", vec![&fifth, &first]),
@@ -92,16 +92,16 @@ async fn what_relates_is_listed_by_kind_and_in_pages() {
         ("/org.custom", vec![&fourth]),
         ("/org.other", vec![]),
     ] {
-        let found = related(&alice, &room, &root, rest).await;
+        let found = related(&alice, &room, &start, rest).await;
         assert_eq!(ids(&found["chunk"]).iter().collect::<Vec<_>>(), expected, "{rest}");
     }
-    let after = related(&alice, &room, &root, &format!("?dir=f&from={middle}")).await;
+    let after = related(&alice, &room, &start, &format!("?dir=f&from={middle}")).await;
     assert_eq!(ids(&after["chunk"]).len(), 4);
-    let until = related(&alice, &room, &root, &format!("?to={middle}")).await;
+    let until = related(&alice, &room, &start, &format!("?to={middle}")).await;
     assert_eq!(ids(&until["chunk"]), ids(&page["chunk"])[..4]);
     let (mut seen, mut from) = (Vec::new(), String::new());
     loop {
-        let page = related(&alice, &room, &root, &format!("?limit=2{from}")).await;
+        let page = related(&alice, &room, &start, &format!("?limit=2{from}")).await;
         assert!(ids(&page["chunk"]).len() <= 2);
         seen.extend(ids(&page["chunk"]));
         let Some(next) = page["next_batch"].as_str() else { break };
@@ -117,23 +117,23 @@ async fn only_what_exists_and_is_visible_has_relations() {
     let server = TestServer::new().await;
     let (alice, bob) = (server.client("alice").await, server.client("bob").await);
     let room = alice.create_room(json!({})).await;
-    let root = alice.send(&room, "root").await;
-    reply(&alice, &room, &root, "one").await;
-    for (user, event) in [(&bob, root.as_str()), (&alice, "$none")] {
+    let start = alice.send(&room, "start").await;
+    reply(&alice, &room, &start, "one").await;
+    for (user, event) in [(&bob, start.as_str()), (&alice, "$none")] {
         for rest in ["", "/m.thread", "/m.thread/m.room.message", "?recurse=true"] {
             let answer = user.get(&path(&room, event, rest)).await;
             assert_eq!(answer.outcome(), (404, "M_NOT_FOUND"), "{event} {rest}");
         }
     }
     for rest in ["?from=x", "?to=t9_1", "?limit=x", "?dir=x"] {
-        let answer = alice.get(&path(&room, &root, rest)).await;
+        let answer = alice.get(&path(&room, &start, rest)).await;
         assert_eq!(answer.outcome().0, 400, "{rest}");
     }
     // A rich reply is none.
     let content =
-        json!({ "body": "re", "m.relates_to": { "m.in_reply_to": { "event_id": root } } });
+        json!({ "body": "re", "m.relates_to": { "m.in_reply_to": { "event_id": start } } });
     alice.try_send(&room, "m.room.message", content).await.ok();
-    assert_eq!(texts(&related(&alice, &room, &root, "").await["chunk"]), ["one"]);
+    assert_eq!(texts(&related(&alice, &room, &start, "").await["chunk"]), ["one"]);
 }
 
 #[tokio::test]
@@ -141,26 +141,26 @@ async fn relations_of_relations_are_followed() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.create_room(json!({})).await;
-    let root = alice.send(&room, "root").await;
-    let first = reply(&alice, &room, &root, "1").await;
-    let second = reply(&alice, &room, &root, "2").await;
+    let start = alice.send(&room, "start").await;
+    let first = reply(&alice, &room, &start, "1").await;
+    let second = reply(&alice, &room, &start, "2").await;
     let edited = edit(&alice, &room, &first, "1a").await;
     let reacted = react(&alice, &room, &second, "x").await;
     let deep = refer(&alice, &room, &edited).await;
     let deeper = refer(&alice, &room, &deep).await;
     let all = [&deep, &reacted, &edited, &second, &first];
-    let page = related(&alice, &room, &root, "?recurse=true&limit=100").await;
+    let page = related(&alice, &room, &start, "?recurse=true&limit=100").await;
     assert_eq!(ids(&page["chunk"]).iter().collect::<Vec<_>>(), all);
     assert_eq!(page["recursion_depth"], json!(3));
     let from_reply = related(&alice, &room, &first, "?recurse=true&dir=f").await;
     assert_eq!(ids(&from_reply["chunk"]), [edited.clone(), deep.clone(), deeper]);
-    let threads = related(&alice, &room, &root, "/m.thread?recurse=true").await;
+    let threads = related(&alice, &room, &start, "/m.thread?recurse=true").await;
     assert_eq!(ids(&threads["chunk"]).iter().collect::<Vec<_>>(), [&second, &first]);
     for direction in ["b", "f"] {
         let (mut seen, mut from) = (Vec::new(), String::new());
         loop {
             let rest = format!("?recurse=true&limit=2&dir={direction}{from}");
-            let page = related(&alice, &room, &root, &rest).await;
+            let page = related(&alice, &room, &start, &rest).await;
             seen.extend(ids(&page["chunk"]));
             let Some(next) = page["next_batch"].as_str() else { break };
             from = format!("&from={next}");
@@ -288,25 +288,25 @@ async fn t47_nothing_of_a_redacted_edit_is_left() {
     bob.join(&room).await;
     let secret = "xyzzy-secret";
     let event = alice.send(&room, "old").await;
-    let root = alice.send(&room, "root").await;
+    let start = alice.send(&room, "start").await;
     let edited = edit(&alice, &room, &event, secret).await;
-    let replied = reply(&alice, &room, &root, secret).await;
+    let replied = reply(&alice, &room, &start, secret).await;
     let edited_reply = edit(&alice, &room, &replied, secret).await;
     let named = refer(&alice, &room, &event).await;
     let lists = async |user: &Client<'_>| {
-        let (room, root, event) = (&room, &root, &event);
+        let (room, start, event) = (&room, &start, &event);
         let mut answers = Vec::new();
         for path in [
             path(room, event, "?limit=100"),
             path(room, event, "/m.replace"),
-            path(room, root, "?recurse=true&limit=100"),
-            path(room, root, "/m.thread"),
+            path(room, start, "?recurse=true&limit=100"),
+            path(room, start, "/m.thread"),
             format!("v1/rooms/{room}/threads"),
             format!("v3/rooms/{room}/messages?dir=b&limit=100"),
             format!("v3/rooms/{room}/event/{}", encode(event)),
-            format!("v3/rooms/{room}/event/{}", encode(root)),
+            format!("v3/rooms/{room}/event/{}", encode(start)),
             format!("v3/rooms/{room}/context/{}", encode(event)),
-            format!("v3/rooms/{room}/context/{}", encode(root)),
+            format!("v3/rooms/{room}/context/{}", encode(start)),
             "v3/sync".to_owned(),
         ] {
             let answer = user.get(&path).await.ok().to_string();
@@ -328,7 +328,7 @@ async fn t47_nothing_of_a_redacted_edit_is_left() {
             let is_list = path.contains("/relations/") || path.contains("/threads");
             assert!(!is_list || !answer.contains("event_id"), "{path}: {answer}");
         }
-        for event in [&event, &root] {
+        for event in [&event, &start] {
             assert_eq!(bundle(user, &room, event).await, Value::Null);
         }
     }
@@ -347,19 +347,19 @@ async fn t56_relations_show_what_their_reader_may_see() {
         let wanted = json!({ "preset": "public_chat", "initial_state": state });
         let room = alice.create_room(wanted).await;
         left.join(&room).await;
-        let root = alice.send(&room, "root").await;
-        let mut seen = vec![reply(&alice, &room, &root, "1").await];
-        seen.push(edit(&alice, &room, &root, "edit 1").await);
-        seen.push(refer(&alice, &room, &root).await);
+        let start = alice.send(&room, "start").await;
+        let mut seen = vec![reply(&alice, &room, &start, "1").await];
+        seen.push(edit(&alice, &room, &start, "edit 1").await);
+        seen.push(refer(&alice, &room, &start).await);
         left.leave(&room).await;
         server.pass(1);
-        let latest = reply(&alice, &room, &root, "2").await;
-        let newest = edit(&alice, &room, &root, "edit 2").await;
-        let last = refer(&alice, &room, &root).await;
+        let latest = reply(&alice, &room, &start, "2").await;
+        let newest = edit(&alice, &room, &start, "edit 2").await;
+        let last = refer(&alice, &room, &start).await;
         late.join(&room).await;
         let all: Vec<_> = seen.iter().cloned().chain([latest, newest, last]).collect();
-        let list = async |user: &Client<'_>, rest: &str| {
-            let answer = user.get(&path(&room, &root, rest)).await;
+        let find = async |user: &Client<'_>, rest: &str| {
+            let answer = user.get(&path(&room, &start, rest)).await;
             (answer.status == 200).then(|| ordered(ids(&answer.body["chunk"])))
         };
         for (user, expected) in [
@@ -370,10 +370,10 @@ async fn t56_relations_show_what_their_reader_may_see() {
         ] {
             let case = format!("{visibility}, {}", user.id());
             let ids = expected.map(|ids| ordered(ids.clone()));
-            assert_eq!(list(user, "?limit=100").await, ids, "{case}");
-            assert_eq!(list(user, "?limit=100&recurse=true").await, ids, "{case}");
+            assert_eq!(find(user, "?limit=100").await, ids, "{case}");
+            assert_eq!(find(user, "?limit=100&recurse=true").await, ids, "{case}");
             let Some(expected) = expected else { continue };
-            let told = bundle(user, &room, &root).await;
+            let told = bundle(user, &room, &start).await;
             let half = expected.len() / 3;
             assert_eq!(told["m.thread"]["count"], json!(half), "{case}: {told}");
             let latest = [0, 3][half - 1];

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, encode, ids, text};
 
-async fn reply(user: &Client<'_>, room: &str, root: &str, body: &str) -> String {
-    let relation = json!({ "rel_type": "m.thread", "event_id": root, "is_falling_back": true });
+async fn reply(user: &Client<'_>, room: &str, start: &str, body: &str) -> String {
+    let relation = json!({ "rel_type": "m.thread", "event_id": start, "is_falling_back": true });
     let content = json!({ "msgtype": "m.text", "body": body, "m.relates_to": relation });
     text(&user.try_send(room, "m.room.message", content).await.ok()["event_id"])
 }
 
-async fn summary(user: &Client<'_>, room: &str, root: &str) -> Value {
-    let told = user.event(room, root).await.ok();
+async fn summary(user: &Client<'_>, room: &str, start: &str) -> Value {
+    let told = user.event(room, start).await.ok();
     let thread = &told["unsigned"]["m.relations"]["m.thread"];
     if thread.is_null() {
         return Value::Null;
@@ -41,36 +41,36 @@ async fn a_thread_is_summed_up_with_its_root() {
     let room = alice.public_room().await;
     bob.join(&room).await;
     carol.join(&room).await;
-    let root = alice.send(&room, "root").await;
-    assert_eq!(summary(&alice, &room, &root).await, Value::Null);
-    let first = reply(&bob, &room, &root, "1").await;
-    let second = reply(&bob, &room, &root, "2").await;
-    let third = reply(&alice, &room, &root, "3").await;
-    assert_eq!(summary(&alice, &room, &root).await, json!([3, third, true]));
-    assert_eq!(summary(&bob, &room, &root).await, json!([3, third, true]));
-    assert_eq!(summary(&carol, &room, &root).await, json!([3, third, false]));
+    let start = alice.send(&room, "start").await;
+    assert_eq!(summary(&alice, &room, &start).await, Value::Null);
+    let first = reply(&bob, &room, &start, "1").await;
+    let second = reply(&bob, &room, &start, "2").await;
+    let third = reply(&alice, &room, &start, "3").await;
+    assert_eq!(summary(&alice, &room, &start).await, json!([3, third, true]));
+    assert_eq!(summary(&bob, &room, &start).await, json!([3, third, true]));
+    assert_eq!(summary(&carol, &room, &start).await, json!([3, third, false]));
     // What the latest reply amounts to is told with it.
     let relation = json!({ "rel_type": "m.replace", "event_id": third });
     let edit = json!({ "body": "*", "m.new_content": { "body": "3a" }, "m.relates_to": relation });
     alice.try_send(&room, "m.room.message", edit).await.ok();
-    let told = bob.event(&room, &root).await.ok();
+    let told = bob.event(&room, &start).await.ok();
     let latest = &told["unsigned"]["m.relations"]["m.thread"]["latest_event"];
     let edit = &latest["unsigned"]["m.relations"]["m.replace"];
     assert_eq!(edit["content"]["m.new_content"]["body"], json!("3a"));
     alice.try_redact(&room, &third).await.ok();
-    assert_eq!(summary(&carol, &room, &root).await, json!([2, second, false]));
+    assert_eq!(summary(&carol, &room, &start).await, json!([2, second, false]));
     bob.try_redact(&room, &first).await.ok();
-    assert_eq!(summary(&carol, &room, &root).await, json!([1, second, false]));
-    assert_eq!(summary(&bob, &room, &root).await, json!([1, second, true]));
+    assert_eq!(summary(&carol, &room, &start).await, json!([1, second, false]));
+    assert_eq!(summary(&bob, &room, &start).await, json!([1, second, true]));
     bob.try_redact(&room, &second).await.ok();
-    assert_eq!(summary(&bob, &room, &root).await, Value::Null);
+    assert_eq!(summary(&bob, &room, &start).await, Value::Null);
     assert_eq!(threads(&alice, &room, "").await, json!({ "chunk": [] }));
-    let last = reply(&carol, &room, &root, "4").await;
-    assert_eq!(summary(&bob, &room, &root).await, json!([1, last, false]));
-    // A redacted root keeps its thread.
-    alice.try_redact(&room, &root).await.ok();
-    assert_eq!(summary(&bob, &room, &root).await, json!([1, last, false]));
-    assert_eq!(ids(&threads(&bob, &room, "").await["chunk"]), [root]);
+    let last = reply(&carol, &room, &start, "4").await;
+    assert_eq!(summary(&bob, &room, &start).await, json!([1, last, false]));
+    // A redacted start keeps its thread.
+    alice.try_redact(&room, &start).await.ok();
+    assert_eq!(summary(&bob, &room, &start).await, json!([1, last, false]));
+    assert_eq!(ids(&threads(&bob, &room, "").await["chunk"]), [start]);
 }
 
 #[tokio::test]
@@ -79,29 +79,29 @@ async fn replies_of_ignored_users_do_not_count() {
     let (alice, bob) = (server.client("alice").await, server.client("bob").await);
     let room = alice.public_room().await;
     bob.join(&room).await;
-    let root = alice.send(&room, "root").await;
-    let first = reply(&alice, &room, &root, "1").await;
-    let second = reply(&bob, &room, &root, "2").await;
+    let start = alice.send(&room, "start").await;
+    let first = reply(&alice, &room, &start, "1").await;
+    let second = reply(&bob, &room, &start, "2").await;
     let only = alice.send(&room, "other").await;
     let third = reply(&bob, &room, &only, "3").await;
     let his = bob.send(&room, "his secret").await;
     reply(&alice, &room, &his, "4").await;
-    assert_eq!(summary(&alice, &room, &root).await, json!([2, second, true]));
+    assert_eq!(summary(&alice, &room, &start).await, json!([2, second, true]));
     assert_eq!(summary(&alice, &room, &only).await, json!([1, third, true]));
     let many: Vec<_> = (0..50).map(|n| format!("@nobody{n}:example.org")).collect();
     let mut ignored: Vec<_> = many.iter().map(String::as_str).collect();
     ignored.push(bob.id());
     for ignored in [&ignored[50..], &ignored[..]] {
         ignore(&alice, ignored).await;
-        assert_eq!(summary(&alice, &room, &root).await, json!([1, first, true]));
+        assert_eq!(summary(&alice, &room, &start).await, json!([1, first, true]));
         assert_eq!(summary(&alice, &room, &only).await, Value::Null);
         let list = threads(&alice, &room, "").await["chunk"].clone();
-        assert_eq!(ids(&list), [his.clone(), root.clone()]);
-        // A root of theirs is told without its content.
+        assert_eq!(ids(&list), [his.clone(), start.clone()]);
+        // A start of theirs is told without its content.
         assert_eq!(list[0]["content"], json!({}));
         assert_eq!(list[0]["unsigned"]["m.relations"]["m.thread"]["count"], json!(1));
     }
-    assert_eq!(summary(&bob, &room, &root).await, json!([2, second, true]));
+    assert_eq!(summary(&bob, &room, &start).await, json!([2, second, true]));
 }
 
 #[tokio::test]
@@ -116,8 +116,8 @@ async fn threads_are_listed_by_their_latest_reply() {
         roots.push(alice.send(&room, &number.to_string()).await);
     }
     let mut last = String::new();
-    for root in &roots {
-        last = reply(&alice, &room, root, "reply").await;
+    for start in &roots {
+        last = reply(&alice, &room, start, "reply").await;
     }
     reply(&bob, &room, &roots[3], "later").await;
     let expected: Vec<_> = [3, 6, 5, 4, 2, 1, 0].map(|index: usize| roots[index].clone()).into();
@@ -156,14 +156,14 @@ async fn t56_threads_are_for_who_may_read_the_room() {
     let carol = server.client("carol").await;
     let room = alice.public_room().await;
     bob.join(&room).await;
-    let root = alice.send(&room, "root").await;
-    let seen = reply(&alice, &room, &root, "1").await;
+    let start = alice.send(&room, "start").await;
+    let seen = reply(&alice, &room, &start, "1").await;
     let other = alice.send(&room, "other").await;
     bob.leave(&room).await;
-    reply(&alice, &room, &root, "2").await;
+    reply(&alice, &room, &start, "2").await;
     reply(&alice, &room, &other, "3").await;
     let list = threads(&bob, &room, "").await["chunk"].clone();
-    assert_eq!(ids(&list), [root]);
+    assert_eq!(ids(&list), [start]);
     let thread = &list[0]["unsigned"]["m.relations"]["m.thread"];
     assert_eq!((&thread["count"], &thread["latest_event"]["event_id"]), (&json!(1), &json!(seen)));
     assert_eq!(ids(&threads(&alice, &room, "").await["chunk"]).len(), 2);
@@ -178,14 +178,14 @@ async fn threads_do_not_nest() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.create_room(json!({})).await;
-    let root = alice.send(&room, "root").await;
-    let first = reply(&alice, &room, &root, "1").await;
+    let start = alice.send(&room, "start").await;
+    let first = reply(&alice, &room, &start, "1").await;
     let relation = json!({ "rel_type": "m.thread", "event_id": first });
     let content = json!({ "body": "2", "m.relates_to": relation });
     let answer = alice.try_send(&room, "m.room.message", content).await;
     assert_eq!(answer.outcome(), (400, "M_UNKNOWN"));
     // A rich reply may begin one.
-    let relation = json!({ "m.in_reply_to": { "event_id": root } });
+    let relation = json!({ "m.in_reply_to": { "event_id": start } });
     let content = json!({ "body": "re", "m.relates_to": relation });
     let sent = alice.try_send(&room, "m.room.message", content).await.ok();
     reply(&alice, &room, &text(&sent["event_id"]), "3").await;
@@ -197,17 +197,17 @@ async fn many_replies_at_once_are_all_counted() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.create_room(json!({})).await;
-    let root = alice.send(&room, "root").await;
-    let sends = (0..40).map(|_| reply(&alice, &room, &root, "x"));
+    let start = alice.send(&room, "start").await;
+    let sends = (0..40).map(|_| reply(&alice, &room, &start, "x"));
     let sent = futures::future::join_all(sends).await;
-    let told = alice.event(&room, &root).await.ok();
+    let told = alice.event(&room, &start).await.ok();
     let thread = &told["unsigned"]["m.relations"]["m.thread"];
     assert_eq!(thread["count"], json!(40));
-    let path = format!("v1/rooms/{room}/relations/{}/m.thread?limit=100", encode(&root));
+    let path = format!("v1/rooms/{room}/relations/{}/m.thread?limit=100", encode(&start));
     let listed = ids(&alice.get(&path).await.ok()["chunk"]);
     assert_eq!(listed.len(), sent.len());
     assert_eq!(thread["latest_event"]["event_id"], json!(listed[0]));
-    assert_eq!(ids(&threads(&alice, &room, "").await["chunk"]), [root]);
+    assert_eq!(ids(&threads(&alice, &room, "").await["chunk"]), [start]);
     let redactions = sent.iter().step_by(2).map(|reply| alice.try_redact(&room, reply));
     futures::future::join_all(redactions).await;
     assert_eq!(ids(&alice.get(&path).await.ok()["chunk"]).len(), 20);

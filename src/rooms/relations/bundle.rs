@@ -149,15 +149,15 @@ pub(in crate::rooms) struct Summary {
 pub(in crate::rooms) fn summary(
     reader: &Reader<'_>,
     viewer: &mut Viewer,
-    root: &StoredEvent,
+    event: &StoredEvent,
     row: &AggregationRow,
 ) -> Result<Option<Summary>, ApiError> {
     // A thread does not begin at what relates to something itself; so threads do not nest.
-    if row.replies == 0 || relation_of(&root.pdu).is_some() {
+    if row.replies == 0 || relation_of(&event.pdu).is_some() {
         return Ok(None);
     }
     let (rooms, room) = (viewer.rooms().clone(), viewer.room().clone());
-    let all = RELATIONS.prefix(&(room.nid, root.record.hash, RelationKind::Thread as u8));
+    let all = RELATIONS.prefix(&(room.nid, event.record.hash, RelationKind::Thread as u8));
     let mut unseen = 0;
     let mut replies = vec![row.latest_event];
     let mut is_first = true;
@@ -167,7 +167,7 @@ pub(in crate::rooms) fn summary(
             && !viewer.ignores(reader, reply.record.sender)?
         {
             if viewer.may_see(reader, &reply)? {
-                let hidden = unseen + ignored_replies(reader, viewer, root)?;
+                let hidden = unseen + ignored_replies(reader, viewer, event)?;
                 let count = row.replies.saturating_sub(hidden).max(1);
                 return Ok(Some(Summary { latest: reply, count }));
             }
@@ -187,21 +187,19 @@ pub(in crate::rooms) fn summary(
 fn ignored_replies(
     reader: &Reader<'_>,
     viewer: &Viewer,
-    root: &StoredEvent,
+    event: &StoredEvent,
 ) -> Result<u32, ApiError> {
     let ignored = viewer.ignored(reader)?;
     if ignored.is_empty() {
         return Ok(0);
     }
-    let room = viewer.room().nid;
-    let root = root.record.hash;
+    let key = |sender| ThreadSenderKey { room: viewer.room().nid, root: event.record.hash, sender };
     if ignored.len() <= 32 {
-        let keys: Vec<_> =
-            ignored.iter().map(|&sender| ThreadSenderKey { room, root, sender }).collect();
+        let keys: Vec<_> = ignored.iter().map(|&sender| key(sender)).collect();
         return Ok(reader.get_many(&THREAD_SENDERS, &keys)?.into_iter().flatten().sum());
     }
     let (mut sum, mut seen) = (0, 0);
-    let all = THREAD_SENDERS.prefix(&(room, root));
+    let all = THREAD_SENDERS.prefix(&(viewer.room().nid, event.record.hash));
     reader.for_each(&THREAD_SENDERS, &all, Direction::Forward, |key, count| {
         seen += 1;
         sum += if ignored.contains(&key.sender) { count } else { 0 };
