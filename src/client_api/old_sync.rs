@@ -62,7 +62,7 @@ struct EventsAnswer {
 }
 
 #[derive(Serialize)]
-struct Chunk {
+struct LatestMessages {
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
     end: String,
@@ -78,7 +78,7 @@ struct RoomInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     invite: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<Chunk>,
+    messages: Option<LatestMessages>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<Vec<Box<RawValue>>>,
     visibility: &'static str,
@@ -137,7 +137,7 @@ async fn room_info(
     };
     let mut page = history::messages(&app.rooms, asker.clone(), wanted).await?;
     page.chunk.reverse();
-    let messages = Chunk {
+    let messages = LatestMessages {
         start: page.end.map(|start| start.to_string()),
         end: page.start.to_string(),
         chunk: page.chunk,

@@ -359,12 +359,12 @@ impl<'a> Run<'a> {
     }
 
     /// A page of a group is followed by pages of that group.
-    fn within_group(&self, next: Token) -> Token {
-        let (room, sender) = match &self.query.token {
-            Some(token) => (token.room.clone(), token.sender.clone()),
-            None => (None, None),
-        };
-        Token { room, sender, ..next }
+    fn within_group(&self, mut next: Token) -> Token {
+        if let Some(token) = &self.query.token {
+            next.room.clone_from(&token.room);
+            next.sender.clone_from(&token.sender);
+        }
+        next
     }
 
     /// What is shown of a match.

@@ -14,7 +14,8 @@ fn names(page: &Value) -> Vec<String> {
 
 async fn publish(user: &Client<'_>, name: &str, more: Value) -> String {
     let mut wanted = json!({ "preset": "public_chat", "visibility": "public", "name": name });
-    wanted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("{more} is no object") };
+    wanted.as_object_mut().unwrap().extend(more);
     user.create_room(wanted).await
 }
 

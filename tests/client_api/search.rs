@@ -9,7 +9,7 @@ use crate::harness::{Client, TestServer, ids, text, texts};
 /// The criteria with a term, and more.
 fn wanted(term: &str, more: Value) -> Value {
     let mut criteria = json!({ "search_term": term, "order_by": "recent" });
-    let more = more.as_object().unwrap().clone();
+    let Value::Object(more) = more else { panic!("{more} is no object") };
     criteria.as_object_mut().unwrap().extend(more);
     json!({ "search_categories": { "room_events": criteria } })
 }
