@@ -29,6 +29,9 @@ pub mod ephemeral;
 // The event graph: events, state, the one commit.
 pub mod rooms;
 
+// Files of users: uploads, downloads, thumbnails, previews.
+pub mod media;
+
 // What this server is to other servers: its keys.
 pub mod federation;
 

@@ -19,6 +19,7 @@ use crate::{
     federation_api::{self, FederationApi},
     http::{App, AppSettings, ListenError, Listener, ListenerSettings, TlsFiles, TrustedProxies},
     id::Interner,
+    media::{FilesError, Media},
     rooms::{self, Rooms},
     storage::{
         identity::{self, IdentityError},
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The client for requests of the server's own cannot be made.
     #[error("the client for outgoing requests cannot be made")]
     Egress(#[source] reqwest::Error),
+    /// The store of files cannot be opened.
+    #[error(transparent)]
+    Media(#[from] FilesError),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -73,6 +77,8 @@ pub struct Server {
     pub users: Users,
     /// What clients are told.
     pub sync: Sync,
+    /// Files of users.
+    pub media: Media,
     client: Arc<ClientApi>,
     federation: Arc<FederationApi>,
     tasks: Tasks,
@@ -101,6 +107,7 @@ impl Server {
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
         let egress = Egress::new(&config.egress).map_err(StartError::Egress)?;
+        let media = Media::open(store.clone(), &config, egress.clone(), clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
             interner,
@@ -120,11 +127,16 @@ impl Server {
             typing,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
+            media: media.clone(),
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
         let tasks = Tasks::default();
-        Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
+        tasks.spawn({
+            let media = media.clone();
+            |stop| media.work(stop)
+        });
+        Ok(Self { config, store, rooms, users, sync, media, client, federation, tasks })
     }
 
     /// The requests that a listener answers.

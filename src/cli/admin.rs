@@ -49,6 +49,8 @@ enum AdminCommand {
         /// The key file: a line `ed25519 VERSION SEED`.
         file: PathBuf,
     },
+    /// Looks at the files of users, withholds and removes them.
+    Media(super::media::MediaArgs),
     /// Compacts the database.
     Compact,
 }
@@ -100,6 +102,7 @@ async fn execute(server: &Server, command: AdminCommand) -> anyhow::Result<()> {
             server_keys::import(&server.store, line.trim(), server.rooms.clock()).await?;
             say("The key signs from now on; the old one stays published.")
         }
+        AdminCommand::Media(args) => super::media::run(server, args).await,
         AdminCommand::Compact => {
             server.store.compact()?;
             say(&format!("The database takes {} bytes.", server.store.disk_bytes()?))
@@ -107,7 +110,7 @@ async fn execute(server: &Server, command: AdminCommand) -> anyhow::Result<()> {
     }
 }
 
-fn local_user(server: &Server, name: &str) -> anyhow::Result<OwnedUserId> {
+pub(super) fn local_user(server: &Server, name: &str) -> anyhow::Result<OwnedUserId> {
     let localpart = match name.strip_prefix('@') {
         None => name,
         Some(rest) => match rest.split_once(':') {

@@ -6,7 +6,9 @@
 pub mod admin;
 pub mod check_config;
 pub mod fsck;
+pub mod media;
 pub mod serve;
+pub mod thumbnail;
 
 use std::{
     env,
@@ -63,6 +65,9 @@ enum Command {
     CheckConfig,
     /// Does an administrator's work on the database, while the server is stopped.
     Admin(admin::AdminArgs),
+    /// Makes a thumbnail of the picture on the standard input; the server calls it.
+    #[command(hide = true)]
+    Thumbnail(thumbnail::ThumbnailArgs),
     /// Checks the database for damage; finds it with exit code 1.
     Fsck(fsck::FsckArgs),
 }
@@ -81,6 +86,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(settings: &SettingsArgs, command: Command) -> anyhow::Result<()> {
+    if let Command::Thumbnail(args) = &command {
+        // No settings, no threads: nothing before its limits are set.
+        return thumbnail::run(args);
+    }
     let listen = match &command {
         Command::Serve(args) => args.listen_override(),
         _ => None,
@@ -94,6 +103,7 @@ fn run(settings: &SettingsArgs, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => runtime.block_on(serve::run(config, args)),
         Command::CheckConfig => check_config::run(&config),
+        Command::Thumbnail(args) => thumbnail::run(&args),
         Command::Admin(args) => runtime.block_on(admin::run(config, args)),
         Command::Fsck(args) => runtime.block_on(fsck::run(config, args)),
     }

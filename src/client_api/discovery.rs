@@ -95,6 +95,8 @@ pub(super) async fn get_capabilities(
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let previews = serde_json::json!({ "enabled": app.config.url_previews.enabled });
+    capabilities.set("io.element.msc4452.preview_url", previews).map_err(ApiError::internal)?;
     Ok(get_capabilities::v3::Response::new(capabilities))
 }
 

@@ -12,6 +12,8 @@ pub mod create_room;
 pub mod device;
 pub mod discovery;
 pub mod filter;
+pub mod media;
+pub mod media_routes;
 pub mod membership;
 pub mod membership_change;
 pub mod message;
@@ -42,6 +44,7 @@ use crate::{
     ephemeral::{Receipts, Typing},
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
+    media::Media,
     rooms::Rooms,
     sync::Sync,
     users::Users,
@@ -64,6 +67,8 @@ pub struct ClientApi {
     pub sync: Sync,
     /// How often users may do what they do in rooms.
     pub limits: RateLimits,
+    /// Files of users.
+    pub media: Media,
     /// The server's own requests.
     pub egress: Egress,
 }

@@ -23,6 +23,10 @@ pub struct RateLimits {
     pub invites_per_issuer: RateLimiter,
     /// New rooms, by user.
     pub room_creation: RateLimiter,
+    /// Uploads, by user.
+    pub media_uploads: RateLimiter,
+    /// Previews, by user.
+    pub url_previews: RateLimiter,
 }
 
 impl RateLimits {
@@ -43,6 +47,8 @@ impl RateLimits {
             invites_per_user: limiter(&config.invites_per_user),
             invites_per_issuer: limiter(&config.invites_per_issuer),
             room_creation: limiter(&config.room_creation),
+            media_uploads: limiter(&config.media_uploads),
+            url_previews: limiter(&config.url_previews),
         }
     }
 }

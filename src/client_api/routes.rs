@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    ClientApi, account_routes::account_routes, alias, create_room, membership_change, read_marker,
-    read_routes::read_routes, receipt, send, sync, typing,
+    ClientApi, account_routes::account_routes, alias, create_room, media_routes::media_routes,
+    membership_change, read_marker, read_routes::read_routes, receipt, send, sync, typing,
 };
 use crate::http::{Options, Routes};
 
@@ -22,7 +22,7 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
     let routes = Routes::new(state);
     let routes = sync_routes(read_routes(account_routes(routes)));
-    write_routes(routes)
+    media_routes(write_routes(routes))
 }
 
 /// What is told of what changed, and what is told and not kept.

@@ -12,6 +12,7 @@ mod error;
 mod limits;
 mod load;
 mod logging;
+mod media;
 mod metrics;
 mod network;
 mod rate_limits;
@@ -19,6 +20,7 @@ mod registration;
 mod rooms;
 mod secret;
 mod server;
+mod url_previews;
 mod validate;
 
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use self::{
     error::ConfigError,
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
+    media::{MediaConfig, ThumbnailMethod, ThumbnailSize},
     metrics::MetricsConfig,
     network::Network,
     rate_limits::{RateLimit, RateLimitsConfig},
@@ -42,6 +45,7 @@ pub use self::{
     rooms::RoomsConfig,
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
+    url_previews::UrlPreviewsConfig,
 };
 
 /// All settings of one server.
@@ -65,6 +69,12 @@ pub struct Config {
     /// How rooms are made.
     #[serde(default)]
     pub rooms: RoomsConfig,
+    /// Where files lie and how many there may be.
+    #[serde(default)]
+    pub media: MediaConfig,
+    /// What is fetched to show what is behind an address.
+    #[serde(default)]
+    pub url_previews: UrlPreviewsConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -86,6 +96,8 @@ impl Config {
             registration: RegistrationConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
+            media: MediaConfig::default(),
+            url_previews: UrlPreviewsConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

@@ -23,7 +23,7 @@ mod tls;
 pub use address::{ClientAddress, Peer, TrustedProxies};
 pub use app::{App, AppSettings, Context, RequestId};
 pub use auth::{Authentication, Authenticator, Fits, MaybeRequester, NoAuth, Requester, SessionId};
-pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, read_body};
+pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, check_encoding, read_body};
 pub use endpoint::{Options, RawRequest, Route, Routes};
 pub use json::{JsonError, JsonRules, check_json};
 pub use listener::{ListenError, Listener, ListenerSettings};

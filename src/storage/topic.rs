@@ -19,6 +19,9 @@ pub const USER_SESSIONS: u8 = 6;
 /// Messages for a user's devices, or device lists the user follows, changed.
 pub const USER_DEVICES: u8 = 7;
 
+/// A file that was promised is there.
+pub const MEDIA: u8 = 12;
+
 /// A topic of a room.
 pub const fn room(space: u8, room: RoomNid) -> Topic {
     Topic { space, id: room.0 }

@@ -4,6 +4,7 @@
 use kv::ColumnFamily;
 
 pub mod ephemeral;
+pub mod media;
 pub mod rooms;
 pub mod server;
 pub mod users;

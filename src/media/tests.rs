@@ -1,0 +1,1 @@
+//! Files: stored once, removed with their last use, clean after a crash.
