@@ -12,7 +12,7 @@ use http::StatusCode;
 use kv::{Json, Reader};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Media, arrival, files::Parts};
+use super::{Media, arrival, files::FileParts};
 use crate::{
     error::ApiError,
     storage::{
@@ -62,7 +62,7 @@ pub struct Content {
     /// How much it is, in bytes.
     pub size_bytes: u64,
     /// The bytes.
-    pub parts: Parts,
+    pub parts: FileParts,
 }
 
 impl std::fmt::Debug for Content {

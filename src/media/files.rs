@@ -58,7 +58,7 @@ pub(super) struct Written {
 }
 
 /// A part of a file at a time.
-pub type Parts = BoxStream<'static, io::Result<Bytes>>;
+pub type FileParts = BoxStream<'static, io::Result<Bytes>>;
 
 impl Files {
     /// Opens the store that the configuration names.
@@ -134,7 +134,7 @@ impl Files {
     }
 
     /// Reads a part of a file; an error when it is not there.
-    pub(super) async fn read(&self, name: &str, range: Range<u64>) -> Result<Parts, ApiError> {
+    pub(super) async fn read(&self, name: &str, range: Range<u64>) -> Result<FileParts, ApiError> {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }

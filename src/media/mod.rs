@@ -36,7 +36,7 @@ use ruma::{OwnedServerName, OwnedUserId, ServerName};
 
 pub use self::{
     download::{Content, Found, Wait},
-    files::{Files, FilesError},
+    files::{FileParts, Files, FilesError},
     removal::Listed,
     thumbnails::{Thumbnail, Wanted},
     upload::{NewMedia, Promised},

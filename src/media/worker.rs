@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::files::Parts;
+use super::files::FileParts;
 use crate::{
     config::{MediaConfig, ThumbnailMethod, ThumbnailSize},
     error::ApiError,
@@ -55,7 +55,7 @@ impl Workshop {
         &self,
         size: Option<ThumbnailSize>,
         moves: bool,
-        mut source: Parts,
+        mut source: FileParts,
     ) -> Result<Option<Made>, ApiError> {
         let _waiting = self
             .waiting

@@ -37,6 +37,8 @@ pub(crate) struct TestServer {
     pub(crate) server: Server,
     pub(crate) clock: Clock,
     transactions: AtomicU64,
+    /// Where its files lie.
+    pub(crate) media_folder: tempfile::TempDir,
 }
 
 /// A user with a session.
@@ -53,6 +55,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) bytes: bytes::Bytes,
 }
 
 impl Answer {
@@ -117,7 +121,7 @@ impl Call<'_> {
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: head.status, headers: head.headers, body }
+        Answer { status: head.status, headers: head.headers, body, bytes }
     }
 
     /// Sends it and hangs up as soon as the server has to wait for something.
@@ -148,16 +152,25 @@ impl TestServer {
         let mut config = Config::for_server(ServerName::parse("example.org").unwrap());
         config.registration.open_without_token = true;
         config.rate_limits.enabled = false;
+        let media_folder = tempfile::tempdir().unwrap();
+        config.media.path = Some(media_folder.path().to_owned());
+        config.media.thumbnail_program = Some(env!("CARGO_BIN_EXE_causerie").into());
         change(&mut config);
         let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
-        Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await
+        let (store, clock) = (Store::memory(&FAMILIES), Clock::manual(start));
+        Self::build(config, store, clock, media_folder).await
     }
 
-    async fn build(config: Config, store: Store, clock: Clock) -> Self {
+    async fn build(
+        config: Config,
+        store: Store,
+        clock: Clock,
+        media_folder: tempfile::TempDir,
+    ) -> Self {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");
         let app = server.app(Serves::Both);
-        Self { app, server, clock, transactions: AtomicU64::new(0) }
+        Self { app, server, clock, transactions: AtomicU64::new(0), media_folder }
     }
 
     /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.
