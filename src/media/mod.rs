@@ -19,9 +19,6 @@ mod thumbnails;
 mod upload;
 mod worker;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::{HashMap, HashSet},
     fmt,

@@ -167,7 +167,7 @@ pub fn thumbnail(
         None => picture,
     };
     let mut bytes = Vec::new();
-    let content_type = if picture.color().has_alpha() {
+    let content_type = if is_transparent(&picture) {
         DynamicImage::ImageRgba8(picture.into_rgba8())
             .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)?;
         "image/png"
@@ -178,6 +178,11 @@ pub fn thumbnail(
     };
     writeln!(out, "{content_type}")?;
     Ok(out.write_all(&bytes)?)
+}
+
+/// Whether anything shows through; many pictures only could.
+fn is_transparent(picture: &DynamicImage) -> bool {
+    picture.color().has_alpha() && picture.pixels().any(|(_, _, color)| color.0[3] < u8::MAX)
 }
 
 fn no_picture() -> ImageError {

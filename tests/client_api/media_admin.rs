@@ -31,7 +31,8 @@ impl TestServer {
     async fn remove_old(&self) -> usize {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let media = self.server.media.clone();
-        Tasks::default().spawn(|stop| async move {
+        let tasks = Tasks::default();
+        tasks.spawn(|stop| async move {
             let _ = sender.send(media.remove_old(&stop).await);
         });
         receiver.await.unwrap().unwrap()

@@ -1,1 +1,0 @@
-//! Files: stored once, removed with their last use, clean after a crash.
