@@ -29,7 +29,7 @@ async fn listener() -> (u16, tokio::task::JoinHandle<()>) {
         .route(
             "/slow",
             get(|| async {
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_mins(1)).await;
             }),
         );
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -36,7 +36,7 @@ impl Default for Wait {
 
 impl Wait {
     /// The longest.
-    const MAX: Duration = Duration::from_secs(60);
+    const MAX: Duration = Duration::from_mins(1);
 
     /// As a client asked for it, within bounds.
     pub fn of_milliseconds(milliseconds: u64) -> Self {

@@ -29,22 +29,21 @@ where
     {
         let mut result = {
             let mut flights = self.0.lock();
-            match flights.get(&key) {
-                Some(result) => result.clone(),
-                None => {
-                    let (sender, result) = watch::channel(None);
-                    flights.insert(key.clone(), result.clone());
-                    let landing = Landing { flights: self.0.clone(), key };
-                    let work = work();
-                    tokio::spawn(async move {
-                        let landing = landing;
-                        let done = work.await;
-                        // Those who come now begin anew; those who wait get this.
-                        drop(landing);
-                        sender.send_replace(Some(done));
-                    });
-                    result
-                }
+            if let Some(result) = flights.get(&key) {
+                result.clone()
+            } else {
+                let (sender, result) = watch::channel(None);
+                flights.insert(key.clone(), result.clone());
+                let landing = Landing { flights: self.0.clone(), key };
+                let work = work();
+                tokio::spawn(async move {
+                    let landing = landing;
+                    let done = work.await;
+                    // Those who come now begin anew; those who wait get this.
+                    drop(landing);
+                    sender.send_replace(Some(done));
+                });
+                result
             }
         };
         let done = result.wait_for(Option::is_some).await.ok()?;

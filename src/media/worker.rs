@@ -74,9 +74,9 @@ impl Workshop {
             Ok::<(), ApiError>(())
         };
         let run = tokio::task::spawn_blocking(move || run(&mut command, receiver));
-        let (fed, made) = tokio::join!(feed, run);
+        let (given, made) = tokio::join!(feed, run);
         let made = made.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
-        fed?;
+        given?;
         Ok(made)
     }
 

@@ -76,7 +76,7 @@ async fn a_part_of_a_file_is_read() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     // Larger than one part of the store.
-    let bytes: Vec<u8> = (0..1_000_000_u32).map(|number| (number / 251) as u8).collect();
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|number| (number / 251).to_le_bytes()[0]).collect();
     let place = alice.upload("video/mp4", bytes.clone()).await;
     assert_eq!(alice.download(&place).await.bytes, bytes);
     let path = format!("v1/media/download/{place}");

@@ -8,7 +8,7 @@ use image::{DynamicImage, Frame, ImageFormat, Rgba, RgbaImage, codecs::gif::GifE
 use crate::harness::{Answer, Client, TestServer};
 
 fn picture(width: u32, height: u32) -> DynamicImage {
-    let at = |x: u32, y: u32| Rgba([(x % 256) as u8, (y % 256) as u8, 9, 255]);
+    let at = |x: u32, y: u32| Rgba([x.to_le_bytes()[0], y.to_le_bytes()[0], 9, 255]);
     DynamicImage::ImageRgb8(
         DynamicImage::ImageRgba8(RgbaImage::from_fn(width, height, at)).into_rgb8(),
     )

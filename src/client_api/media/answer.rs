@@ -131,7 +131,7 @@ pub(super) fn reading(head: &Parts, described: &Described) -> Result<Reading, Re
 }
 
 /// The answer.
-pub(super) fn of(described: Described, reading: &Reading, body: Body) -> Response {
+pub(super) fn of(described: &Described, reading: &Reading, body: Body) -> Response {
     let mut response = Response::new(body);
     let Range { start, end } = reading.told;
     if reading.is_part {

@@ -181,7 +181,7 @@ async fn download(app: &ClientApi, request: &Asked) -> Result<Response, ApiError
         Err(answer) => return Ok(answer),
     };
     let content = app.media.read(&found, reading.range.clone()).await?;
-    Ok(answer::of(described, &reading, Body::from_stream(content.parts)))
+    Ok(answer::of(&described, &reading, Body::from_stream(content.parts)))
 }
 
 async fn thumbnail(app: &ClientApi, request: &Asked) -> Result<Response, ApiError> {
@@ -213,7 +213,7 @@ async fn thumbnail(app: &ClientApi, request: &Asked) -> Result<Response, ApiErro
             app.media.read_thumbnail(file, reading.range.clone()).await?
         }
     };
-    Ok(answer::of(described, &reading, Body::from_stream(content.parts)))
+    Ok(answer::of(&described, &reading, Body::from_stream(content.parts)))
 }
 
 async fn find(app: &ClientApi, request: &Asked) -> Result<Found, ApiError> {
@@ -279,7 +279,7 @@ fn number(text: &str) -> Result<u64, ApiError> {
 
 /// The size that a thumbnail is wanted in.
 fn wanted(head: &Parts) -> Result<Wanted, ApiError> {
-    let side = |name: &'static str| {
+    let pixels = |name: &'static str| {
         let text = parameter(head, name)
             .ok_or_else(|| ApiError::missing_param(format!("The parameter `{name}` is missing")))?;
         let side = text.parse::<u32>().ok().filter(|side| *side > 0);
@@ -290,7 +290,7 @@ fn wanted(head: &Parts) -> Result<Wanted, ApiError> {
         Some("crop") => ThumbnailMethod::Crop,
         Some(_) => return Err(ApiError::unknown("`method` is `crop` or `scale`")),
     };
-    let size = ThumbnailSize { width: side("width")?, height: side("height")?, method };
+    let size = ThumbnailSize { width: pixels("width")?, height: pixels("height")?, method };
     let animated = parameter(head, "animated").is_some_and(|animated| animated == "true");
     Ok(Wanted { size, animated })
 }

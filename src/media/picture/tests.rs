@@ -6,7 +6,7 @@ use super::*;
 
 fn picture(width: u32, height: u32, alpha: bool) -> DynamicImage {
     let at = |x: u32, y: u32| {
-        Rgba([(x % 256) as u8, (y % 256) as u8, 90, if alpha { 100 } else { 255 }])
+        Rgba([x.to_le_bytes()[0], y.to_le_bytes()[0], 90, if alpha { 100 } else { 255 }])
     };
     let picture = image::RgbaImage::from_fn(width, height, at);
     let picture = DynamicImage::ImageRgba8(picture);
@@ -31,6 +31,7 @@ fn gif(width: u32, height: u32, frames: u32) -> Vec<u8> {
     bytes
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "thumbnails take an option")]
 fn size(width: u32, height: u32, method: ThumbnailMethod) -> Option<ThumbnailSize> {
     Some(ThumbnailSize { width, height, method })
 }

@@ -194,7 +194,7 @@ fn encoding_of(body: &[u8], content_type: Option<&str>) -> &'static Encoding {
         let rest = lower.split_once("charset")?.1.trim_start().strip_prefix('=')?.trim_start();
         let rest = rest.trim_start_matches(['"', '\'']);
         let end = rest.find(|c: char| c.is_whitespace() || "\"';/>".contains(c));
-        Encoding::for_label(rest[..end.unwrap_or(rest.len())].as_bytes())
+        Encoding::for_label(&rest.as_bytes()[..end.unwrap_or(rest.len())])
     };
     if let Some(encoding) = content_type.and_then(label) {
         return encoding;
@@ -217,15 +217,12 @@ fn decoded(text: &str) -> String {
         out.push_str(before);
         let reference = after.bytes().take(12).position(|byte| byte == b';');
         let character = reference.and_then(|end| character(&after[..end]));
-        match (character, reference) {
-            (Some(character), Some(end)) => {
-                out.push(character);
-                rest = &after[end + 1..];
-            }
-            _ => {
-                out.push('&');
-                rest = after;
-            }
+        if let (Some(character), Some(end)) = (character, reference) {
+            out.push(character);
+            rest = &after[end + 1..];
+        } else {
+            out.push('&');
+            rest = after;
         }
     }
     out.push_str(rest);
@@ -321,10 +318,10 @@ mod tests {
         assert_eq!(field(&Page::parse(deep.as_bytes(), None), "og:title"), "x");
         let wide = format!("<title>x</title><p a=\"{}\">", "y".repeat(10 << 20));
         assert_eq!(field(&Page::parse(wide.as_bytes(), None), "og:title"), "x");
-        let mut many = String::new();
-        for number in 0..100_000 {
-            many.push_str(&format!("<meta property='og:a{number}' content='{}'>", "é".repeat(20)));
-        }
+        let many: Vec<String> = (0..100_000)
+            .map(|number| format!("<meta property='og:a{number}' content='é'>"))
+            .collect();
+        let many = many.concat();
         assert_eq!(Page::parse(many.as_bytes(), None).fields.len(), TAGS_MAX);
         let long = format!("<title>{}</title>", "é".repeat(5_000));
         assert_eq!(field(&Page::parse(long.as_bytes(), None), "og:title").chars().count(), 1_000);
