@@ -274,3 +274,30 @@ pub(super) fn too_large(bytes_max: u64) -> ApiError {
 fn failed(error: object_store::Error) -> ApiError {
     ApiError::internal(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{EgressConfig, Secret},
+        egress::Egress,
+    };
+
+    #[tokio::test]
+    async fn a_bucket_is_opened_without_asking_it() {
+        // It also chooses the library below TLS, as at the start of a server.
+        Egress::new(&EgressConfig::default()).unwrap();
+        let config = MediaConfig {
+            s3_bucket: Some("media".to_owned()),
+            s3_endpoint: Some("http://127.0.0.1:9/".parse().unwrap()),
+            s3_access_key_id: Some(Secret::new("name")),
+            s3_secret_access_key: Some(Secret::new("secret")),
+            s3_prefix: "/some/where/".to_owned(),
+            ..MediaConfig::default()
+        };
+        let files = Files::open(&config, Path::new("database")).unwrap();
+        assert_eq!(files.path("aabbcc").to_string(), "some/where/aa/bbcc");
+        let https = MediaConfig { s3_endpoint: None, ..config };
+        Files::open(&https, Path::new("database")).unwrap();
+    }
+}
