@@ -38,6 +38,9 @@ pub mod ephemeral;
 // The event graph: events, state, the one commit.
 pub mod rooms;
 
+// Files of users: uploads, downloads, thumbnails, previews.
+pub mod media;
+
 // Application services: who they are, what is theirs, what they are asked.
 pub mod appservices;
 

@@ -24,6 +24,7 @@ use crate::{
         App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
     },
     id::Interner,
+    media::{FilesError, Media},
     rooms::{self, Rooms},
     search::Search,
     storage::{
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The application services cannot be read.
     #[error(transparent)]
     Appservices(#[from] AppservicesError),
+    /// The store of files cannot be opened.
+    #[error(transparent)]
+    Media(#[from] FilesError),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -84,6 +88,8 @@ pub struct Server {
     pub sync: Sync,
     /// Application services.
     pub appservices: Appservices,
+    /// Files of users.
+    pub media: Media,
     client: Arc<ClientApi>,
     federation: Arc<FederationApi>,
     tasks: Tasks,
@@ -112,6 +118,7 @@ impl Server {
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
         let egress = Egress::new(&config.egress).map_err(StartError::Egress)?;
+        let media = Media::open(store.clone(), &config, egress.clone(), clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
             interner,
@@ -157,13 +164,29 @@ impl Server {
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
             no_limits: RateLimits::none(),
+            media: media.clone(),
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
         let feed = store.feed();
         tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
         tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
-        Ok(Self { config, store, rooms, users, sync, appservices, client, federation, tasks })
+        tasks.spawn({
+            let media = media.clone();
+            |stop| media.work(stop)
+        });
+        Ok(Self {
+            config,
+            store,
+            rooms,
+            users,
+            sync,
+            appservices,
+            media,
+            client,
+            federation,
+            tasks,
+        })
     }
 
     /// The requests that a listener answers.

@@ -54,6 +54,8 @@ enum AdminCommand {
     /// Makes, lists, changes and removes registration tokens.
     #[command(subcommand)]
     RegistrationToken(TokenCommand),
+    /// Looks at the files of users, withholds and removes them.
+    Media(super::media::MediaArgs),
     /// Compacts the database.
     Compact,
     /// Registers application services (bridges, bots) in the database.
@@ -128,6 +130,7 @@ async fn execute(server: &Server, command: AdminCommand) -> anyhow::Result<()> {
         }
         AdminCommand::RegistrationToken(command) => registration_token::run(server, command).await,
         AdminCommand::Appservice { command } => change_appservices(server, command).await,
+        AdminCommand::Media(args) => super::media::run(server, args).await,
         AdminCommand::Compact => {
             server.store.compact()?;
             say(&format!("The database takes {} bytes.", server.store.disk_bytes()?))
@@ -154,7 +157,7 @@ async fn change_appservices(server: &Server, command: AppserviceCommand) -> anyh
     }
 }
 
-fn local_user(server: &Server, name: &str) -> anyhow::Result<OwnedUserId> {
+pub(super) fn local_user(server: &Server, name: &str) -> anyhow::Result<OwnedUserId> {
     let localpart = match name.strip_prefix('@') {
         None => name,
         Some(rest) => match rest.split_once(':') {

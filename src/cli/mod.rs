@@ -7,7 +7,9 @@ pub mod admin;
 pub mod check_config;
 pub mod fsck;
 pub mod registration_token;
+pub mod media;
 pub mod serve;
+pub mod thumbnail;
 
 use std::{
     env,
@@ -64,6 +66,9 @@ enum Command {
     CheckConfig,
     /// Does an administrator's work on the database, while the server is stopped.
     Admin(admin::AdminArgs),
+    /// Makes a thumbnail of the picture on the standard input; the server calls it.
+    #[command(hide = true)]
+    Thumbnail(thumbnail::ThumbnailArgs),
     /// Checks the database for damage; finds it with exit code 1.
     Fsck(fsck::FsckArgs),
 }
@@ -82,6 +87,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(settings: &SettingsArgs, command: Command) -> anyhow::Result<()> {
+    if let Command::Thumbnail(args) = &command {
+        // No settings, no threads: nothing before its limits are set.
+        return thumbnail::run(args);
+    }
     let listen = match &command {
         Command::Serve(args) => args.listen_override(),
         _ => None,
@@ -95,6 +104,7 @@ fn run(settings: &SettingsArgs, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => runtime.block_on(serve::run(config, args)),
         Command::CheckConfig => check_config::run(&config),
+        Command::Thumbnail(args) => thumbnail::run(&args),
         Command::Admin(args) => runtime.block_on(admin::run(config, args)),
         Command::Fsck(args) => runtime.block_on(fsck::run(config, args)),
     }

@@ -136,6 +136,8 @@ pub(super) async fn get_capabilities(
         "max_scheduled": delayed.scheduled_per_user_max,
     });
     capabilities.set("org.matrix.msc4140.delayed_events", delayed).map_err(ApiError::internal)?;
+    let previews = serde_json::json!({ "enabled": app.config.url_previews.enabled });
+    capabilities.set("io.element.msc4452.preview_url", previews).map_err(ApiError::internal)?;
     Ok(get_capabilities::v3::Response::new(capabilities))
 }
 

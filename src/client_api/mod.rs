@@ -18,6 +18,8 @@ pub mod directory;
 pub mod discovery;
 pub mod fallback;
 pub mod filter;
+pub mod media;
+pub mod media_routes;
 pub mod membership;
 pub mod membership_change;
 pub mod message;
@@ -70,6 +72,7 @@ use crate::{
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
     http::{AppserviceCaller, Authenticator, Credentials, Requester},
+    media::Media,
     rooms::Rooms,
     search::Search,
     sync::Sync,
@@ -103,6 +106,8 @@ pub struct ClientApi {
     pub limits: RateLimits,
     /// Those of application services that have none.
     pub no_limits: RateLimits,
+    /// Files of users.
+    pub media: Media,
     /// The server's own requests.
     pub egress: Egress,
 }

@@ -28,6 +28,10 @@ pub struct RateLimits {
     pub presence: RateLimiter,
     /// Reports, by user.
     pub reports: RateLimiter,
+    /// Uploads, by user.
+    pub media_uploads: RateLimiter,
+    /// Previews, by user.
+    pub url_previews: RateLimiter,
 }
 
 impl RateLimits {
@@ -55,6 +59,8 @@ impl RateLimits {
             room_creation: limiter(&config.room_creation),
             presence: limiter(&config.presence),
             reports: limiter(&config.reports),
+            media_uploads: limiter(&config.media_uploads),
+            url_previews: limiter(&config.url_previews),
         }
     }
 }

@@ -6,8 +6,8 @@ use http::Method;
 
 use super::{
     ClientApi, account_routes::account_routes, alias, create_room, delayed_events,
-    membership_change, read_marker, read_routes::read_routes, receipt, reporting, send, space,
-    sync, typing, upgrade,
+    media_routes::media_routes, membership_change, read_marker, read_routes::read_routes, receipt,
+    reporting, send, space, sync, typing, upgrade,
 };
 use crate::http::{Options, Routes};
 
@@ -24,7 +24,7 @@ pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
     let routes = Routes::new(state);
     let routes = sync_routes(read_routes(account_routes(routes)));
     let routes = room_feature_routes(delayed_event_routes(routes));
-    write_routes(routes)
+    media_routes(write_routes(routes))
 }
 
 /// What is told of what changed, and what is told and not kept.

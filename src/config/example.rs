@@ -27,6 +27,8 @@ const SECTIONS: &[(&str, &str)] = &[
     ("delayed_events", include_str!("delayed_events.rs")),
     ("search", include_str!("search.rs")),
     ("user_directory", include_str!("user_directory.rs")),
+    ("media", include_str!("media.rs")),
+    ("url_previews", include_str!("url_previews.rs")),
     ("limits", include_str!("limits.rs")),
     ("logging", include_str!("logging.rs")),
     ("metrics", include_str!("metrics.rs")),

@@ -17,6 +17,7 @@ mod limits;
 mod load;
 mod logging;
 mod login;
+mod media;
 mod metrics;
 mod network;
 mod presence;
@@ -28,6 +29,7 @@ mod secret;
 mod server;
 mod user_directory;
 mod support;
+mod url_previews;
 mod validate;
 
 #[cfg(test)]
@@ -49,6 +51,7 @@ pub use self::{
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
     login::LoginConfig,
+    media::{MediaConfig, ThumbnailMethod, ThumbnailSize},
     metrics::MetricsConfig,
     network::Network,
     presence::PresenceConfig,
@@ -59,6 +62,7 @@ pub use self::{
     secret::Secret,
     server::{ListenAddress, Listener, ServerConfig, Serves, Tls},
     support::{SupportConfig, SupportContact},
+    url_previews::UrlPreviewsConfig,
     user_directory::UserDirectoryConfig,
 };
 
@@ -110,6 +114,12 @@ pub struct Config {
     /// Whom people find when they look for somebody.
     #[serde(default)]
     pub user_directory: UserDirectoryConfig,
+    /// Where files lie and how many there may be.
+    #[serde(default)]
+    pub media: MediaConfig,
+    /// What is fetched to show what is behind an address.
+    #[serde(default)]
+    pub url_previews: UrlPreviewsConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -140,6 +150,8 @@ impl Config {
             delayed_events: DelayedEventsConfig::default(),
             search: SearchConfig::default(),
             user_directory: UserDirectoryConfig::default(),
+            media: MediaConfig::default(),
+            url_previews: UrlPreviewsConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

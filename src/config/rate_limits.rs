@@ -63,6 +63,12 @@ pub struct RateLimitsConfig {
 
     /// Profiles that a user looks up.
     pub profile_lookups: RateLimit,
+
+    /// Addresses of files that a user asks for before uploading, and uploads.
+    pub media_uploads: RateLimit,
+
+    /// Previews of pages that a user asks for.
+    pub url_previews: RateLimit,
 }
 
 impl Default for RateLimitsConfig {
@@ -87,6 +93,8 @@ impl Default for RateLimitsConfig {
             presence: RateLimit::new(0.3, 10),
             reports: RateLimit::new(0.05, 10),
             profile_lookups: RateLimit::new(1.0, 500),
+            media_uploads: RateLimit::new(10.0, 50),
+            url_previews: RateLimit::new(1.0, 50),
         }
     }
 }

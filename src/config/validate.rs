@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    Config, ConfigError, DatabaseConfig, LimitsConfig, ListenAddress, Listener, RateLimit,
-    RateLimitsConfig, RegistrationConfig, RoomsConfig,
+    Config, ConfigError, DatabaseConfig, LimitsConfig, ListenAddress, Listener, MediaConfig,
+    RateLimit, RateLimitsConfig, RegistrationConfig, RoomsConfig,
 };
 
 mod accounts;
@@ -29,6 +29,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     rate_limits(&config.rate_limits)?;
     rooms(&config.rooms)?;
     limits(&config.limits)?;
+    media(&config.media)?;
     EnvFilter::try_new(&config.logging.filter)
         .map_err(|error| refusal(format!("`logging.filter` cannot be understood: {error}")))?;
     Ok(())
@@ -165,6 +166,29 @@ fn limits(limits: &LimitsConfig) -> Outcome {
         if value.as_integer() == Some(0) {
             return Err(refusal(format!("`limits.{name}` is 0: it would refuse everything")));
         }
+    }
+    Ok(())
+}
+
+fn media(media: &MediaConfig) -> Outcome {
+    if media.upload_size_bytes_max == 0 || media.thumbnail_processes_max == 0 {
+        return Err(refusal(
+            "`media.upload_size_bytes_max` and `media.thumbnail_processes_max` must be more than 0",
+        ));
+    }
+    if media.s3_access_key_id.is_some() != media.s3_secret_access_key.is_some() {
+        return Err(refusal(
+            "`media.s3_access_key_id` and `media.s3_secret_access_key` belong together: give both \
+             or none",
+        ));
+    }
+    let sized = |size: &super::ThumbnailSize| {
+        (1..=2048).contains(&size.width) && (1..=2048).contains(&size.height)
+    };
+    if media.thumbnail_sizes.is_empty() || !media.thumbnail_sizes.iter().all(sized) {
+        return Err(refusal(
+            "`media.thumbnail_sizes` needs at least one size, each of 1 to 2048 pixels",
+        ));
     }
     Ok(())
 }

@@ -159,10 +159,24 @@ impl Egress {
     }
 
     /// Makes a request and reads the head of the answer.
-    pub async fn open(&self, mut call: Call) -> Result<Incoming, EgressError> {
+    pub async fn open(&self, call: Call) -> Result<Incoming, EgressError> {
+        self.open_where(call, |_| true).await
+    }
+
+    /// The same, but goes only where `allowed` says, also when it is sent elsewhere.
+    pub async fn open_where(
+        &self,
+        mut call: Call,
+        allowed: impl Fn(&Url) -> bool,
+    ) -> Result<Incoming, EgressError> {
         let deadline = Instant::now() + call.limits.duration_max;
         let mut redirects = 0;
         loop {
+            if !allowed(&call.url) {
+                return Err(EgressError::Blocked(
+                    call.url.host_str().unwrap_or_default().to_owned(),
+                ));
+            }
             let response = self.send(&call, deadline).await?;
             let follows = call.method == Method::GET || call.method == Method::HEAD;
             if follows && response.status().is_redirection() {

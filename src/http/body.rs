@@ -42,7 +42,7 @@ pub(super) fn check_json_headers(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Bodies are taken as they are: a compressed one could be a thousand times its length.
-pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let identity = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(CONTENT_ENCODING).iter().all(identity) {
         return Ok(());

@@ -16,6 +16,7 @@ use super::{
         TimelineEntry, TimelinePosition, TransactionMark,
         accounts::{EmailPurpose, EmailSessionRow, ErasureRow, OwnerRow, ThirdPartyIdRow},
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+        media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
         rooms::{AliasRow, RoomInfo},
         users::{
@@ -32,6 +33,7 @@ use super::{
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
+        media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         reports::UpgradeKey,
         rooms::{
             AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey,
@@ -102,6 +104,7 @@ fn the_bytes_are_what_they_were() {
     reports_and_upgrades(&mut encodings);
     search_rows(&mut encodings);
     appservice_rows(&mut encodings);
+    media_encodings(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -479,4 +482,42 @@ fn reports_and_upgrades(encodings: &mut Encodings) {
         let (reporter, reason) = (owned_user_id!("@a:hs1"), "why".to_owned());
         encodings.row("ReportRow", &Json(ReportRow { reporter, ts: 1, reason, subject }));
     }
+}
+
+fn media_encodings(encodings: &mut Encodings) {
+    let (user_id, media_id) = (|| "@a:hs1".to_owned(), || "m".to_owned());
+    encodings.key("MediaKey", &MediaKey { origin: "hs1".to_owned(), media_id: media_id() });
+    encodings
+        .key("ThumbnailKey", &ThumbnailKey { hash: [9; 32], width: 96, height: 97, method: 3 });
+    let key = UserMediaKey { user_id: user_id(), created_ts: 1, media_id: media_id() };
+    encodings.key("UserMediaKey", &key);
+    let key = PendingMediaKey { user_id: user_id(), media_id: media_id() };
+    encodings.key("PendingMediaKey", &key);
+    encodings.row(
+        "MediaRow",
+        &Json(MediaRow {
+            kind: MediaKind::Local,
+            created_ts: 1,
+            uploader: Some(owned_user_id!("@a:hs1")),
+            blob: Some([2; 32]),
+            size_bytes: 3,
+            content_type: Some("t/t".to_owned()),
+            filename: Some("f".to_owned()),
+            expires_ts: Some(4),
+            quarantined_ts: Some(5),
+        }),
+    );
+    encodings.row("BlobRow", &Json(BlobRow { file: "f".to_owned(), size_bytes: 1, uses: 2 }));
+    encodings.row(
+        "ThumbnailRow",
+        &Json(ThumbnailRow {
+            created_ts: 1,
+            file: Some("f".to_owned()),
+            size_bytes: 2,
+            content_type: "t/t".to_owned(),
+        }),
+    );
+    encodings.row("MediaUsageRow", &Json(MediaUsageRow { files: 1, bytes: 2, revision: 3 }));
+    let fields = serde_json::Map::from_iter([("og:title".to_owned(), "T".into())]);
+    encodings.row("PreviewRow", &Json(PreviewRow { created_ts: 1, fields }));
 }

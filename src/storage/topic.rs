@@ -28,6 +28,9 @@ pub const DELAYED_EVENTS: u8 = 14;
 /// The aliases of a room changed, and so perhaps which application services are interested in it.
 pub const ROOM_ALIASES: u8 = 11;
 
+/// A file that was promised is there.
+pub const MEDIA: u8 = 12;
+
 /// A topic of a room.
 pub const fn room(space: u8, room: RoomNid) -> Topic {
     Topic { space, id: room.0 }

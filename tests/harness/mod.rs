@@ -38,6 +38,8 @@ pub(crate) struct TestServer {
     pub(crate) server: Server,
     pub(crate) clock: Clock,
     transactions: AtomicU64,
+    /// Where its files lie.
+    pub(crate) media_folder: tempfile::TempDir,
 }
 
 /// A user with a session.
@@ -56,6 +58,8 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
     /// The body as it came, for pages.
     pub(crate) text: String,
+    /// The body as it came.
+    pub(crate) bytes: bytes::Bytes,
 }
 
 impl Answer {
@@ -123,7 +127,7 @@ impl Call<'_> {
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         record::exchange(&method, &path, head.status, &body);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Answer { status: head.status, headers: head.headers, body, text }
+        Answer { status: head.status, headers: head.headers, body, text, bytes }
     }
 
     /// Sends it and hangs up as soon as the server has to wait for something.
@@ -156,35 +160,40 @@ impl TestServer {
         config.rate_limits.enabled = false;
         // It is told when it comes, between whatever else a test waits for.
         config.presence.enabled = false;
+        let media_folder = tempfile::tempdir().unwrap();
+        config.media.path = Some(media_folder.path().to_owned());
+        config.media.thumbnail_program = Some(env!("CARGO_BIN_EXE_causerie").into());
         change(&mut config);
         let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
-        Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await
+        let (store, clock) = (Store::memory(&FAMILIES), Clock::manual(start));
+        Self::build(config, store, clock, media_folder).await
     }
 
     /// The same server, stopped and started again with other settings.
     pub(crate) async fn restarted(self, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = (*self.server.config).clone();
+        let Self { app, server, clock, transactions, media_folder } = self;
+        let (mut config, store) = ((*server.config).clone(), server.store.clone());
         change(&mut config);
-        let (store, clock, transactions) =
-            (self.server.store.clone(), self.clock, self.transactions);
-        drop((self.app, self.server));
-        Self { transactions, ..Self::build(config, store, clock).await }
+        // The tasks end with the last handle.
+        drop((app, server));
+        Self { transactions, ..Self::build(config, store, clock, media_folder).await }
     }
 
-    async fn build(config: Config, store: Store, clock: Clock) -> Self {
+    async fn build(
+        config: Config,
+        store: Store,
+        clock: Clock,
+        media_folder: tempfile::TempDir,
+    ) -> Self {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");
         let app = server.app(Serves::Both);
-        Self { app, server, clock, transactions: AtomicU64::new(0) }
+        Self { app, server, clock, transactions: AtomicU64::new(0), media_folder }
     }
 
     /// Another server on the same store, as after a kill: nothing is finished or told before.
     pub(crate) async fn restart(self) -> Self {
-        let Self { app, server, clock, transactions } = self;
-        let (config, store) = ((*server.config).clone(), server.store.clone());
-        // The tasks end with the last handle.
-        drop((app, server));
-        Self { transactions, ..Self::build(config, store, clock).await }
+        self.restarted(|_| {}).await
     }
 
     /// A request to a path below `/_matrix/client`, or to any other that begins with a slash.

@@ -4,6 +4,7 @@ pub mod relations;
 pub mod delayed_events;
 pub mod reports;
 pub mod accounts;
+pub mod media;
 pub mod rooms;
 pub mod users;
 

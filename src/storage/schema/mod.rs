@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod appservices;
 pub mod ephemeral;
 pub mod reports;
+pub mod media;
 pub mod rooms;
 pub mod search;
 pub mod server;

@@ -1,0 +1,327 @@
+//! The content repository: uploads, downloads, thumbnails, previews.
+//!
+//! These handlers take and answer bytes as a stream, so they are not ruma's: a file is never whole
+//! in memory. Every answer with a file, and every refusal of one, has the headers that keep a
+//! browser from running it (`answer.rs`).
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
+
+mod answer;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures::Stream;
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{CONTENT_TYPE, HeaderMap},
+    request::Parts,
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::ClientApi;
+use crate::{
+    config::{ThumbnailMethod, ThumbnailSize},
+    error::ApiError,
+    http::{BODY_IDLE_MAX, NoAuth, RawRequest, Requester, check_encoding},
+    media::{self, Found, Media, NewMedia, Thumbnail, Wait, Wanted},
+    storage::{rows::media::MediaKind, schema::media::MediaKey},
+};
+
+/// How long an upload may take in all.
+const UPLOAD_DURATION_MAX: Duration = Duration::from_mins(10);
+
+/// `POST /_matrix/media/v3/upload`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav3upload>
+pub async fn create_content(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    check_upload(&app, &auth, &request)?;
+    let new = described(&auth, &request);
+    let key = app.media.upload(new, Box::pin(body_parts(request.body))).await?;
+    Ok(json_answer(&json!({ "content_uri": media::uri(&key) })))
+}
+
+/// `PUT /_matrix/media/v3/upload/{serverName}/{mediaId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixmediav3uploadservernamemediaid>
+pub async fn create_content_async(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    check_upload(&app, &auth, &request)?;
+    let key = named(&request.path_arguments)?;
+    let new = described(&auth, &request);
+    app.media.upload_to(&key, new, Box::pin(body_parts(request.body))).await?;
+    Ok(json_answer(&json!({})))
+}
+
+/// `POST /_matrix/media/v1/create`
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav1create>
+pub async fn create_mxc_uri(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    _request: RawRequest,
+) -> Result<Response, ApiError> {
+    refuse_guests(&auth)?;
+    app.limits.media_uploads.check(&auth.user_id)?;
+    let promised = app.media.promise(&auth.user_id).await?;
+    let uri = media::uri(&promised.key);
+    Ok(json_answer(&json!({ "content_uri": uri, "unused_expires_at": promised.expires_ts })))
+}
+
+/// `GET /_matrix/client/v1/media/config`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediaconfig>
+pub async fn get_media_config(
+    app: Arc<ClientApi>,
+    _auth: Requester,
+    _request: RawRequest,
+) -> Result<Response, ApiError> {
+    Ok(json_answer(&json!({ "m.upload.size": app.media.upload_bytes_max() })))
+}
+
+/// `GET /_matrix/client/v1/media/preview_url`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediapreview_url>
+///
+/// `ts` is not looked at: there is only the newest version.
+pub async fn get_media_preview(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    app.limits.url_previews.check(&auth.user_id)?;
+    let url = parameter(&request.head, "url")
+        .ok_or_else(|| ApiError::missing_param("The parameter `url` is missing"))?;
+    let fields = app.media.preview(&url).await?;
+    Ok(json_answer(&Value::Object((*fields).clone())))
+}
+
+/// `GET /_matrix/client/v1/media/download/{serverName}/{mediaId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid>
+pub async fn get_content(
+    app: Arc<ClientApi>,
+    _auth: Requester,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    Ok(answer::contained(download(&app, &asked(request)).await))
+}
+
+/// `GET /_matrix/media/v3/download/{serverName}/{mediaId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaid>
+///
+/// Frozen unless the configuration says otherwise; never asks another server.
+pub async fn get_content_legacy(
+    app: Arc<ClientApi>,
+    _auth: NoAuth,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    let answer = match check_legacy(&app) {
+        Ok(()) => download(&app, &asked(request)).await,
+        Err(error) => Err(error),
+    };
+    Ok(answer::contained(answer))
+}
+
+/// `GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediathumbnailservernamemediaid>
+pub async fn get_content_thumbnail(
+    app: Arc<ClientApi>,
+    _auth: Requester,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    Ok(answer::contained(thumbnail(&app, &asked(request)).await))
+}
+
+/// `GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3thumbnailservernamemediaid>
+///
+/// Frozen unless the configuration says otherwise; never asks another server.
+pub async fn get_content_thumbnail_legacy(
+    app: Arc<ClientApi>,
+    _auth: NoAuth,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    let answer = match check_legacy(&app) {
+        Ok(()) => thumbnail(&app, &asked(request)).await,
+        Err(error) => Err(error),
+    };
+    Ok(answer::contained(answer))
+}
+
+/// A request whose body says nothing.
+struct Asked {
+    head: Parts,
+    path_arguments: Vec<String>,
+}
+
+fn asked(request: RawRequest) -> Asked {
+    Asked { head: request.head, path_arguments: request.path_arguments }
+}
+
+async fn download(app: &ClientApi, request: &Asked) -> Result<Response, ApiError> {
+    let found = find(app, request).await?;
+    let filename = request.path_arguments.get(2).cloned().or_else(|| found.row.filename.clone());
+    let described = answer::Described {
+        content_type: found.row.content_type.clone(),
+        filename,
+        tag: answer::tag(&found.hash, ""),
+        size_bytes: found.size_bytes(),
+        is_thumbnail: false,
+    };
+    let reading = match answer::reading(&request.head, &described) {
+        Ok(reading) => reading,
+        Err(answer) => return Ok(answer),
+    };
+    let content = app.media.read(&found, reading.range.clone()).await?;
+    Ok(answer::of(&described, &reading, Body::from_stream(content.parts)))
+}
+
+async fn thumbnail(app: &ClientApi, request: &Asked) -> Result<Response, ApiError> {
+    let wanted = wanted(&request.head)?;
+    let found = find(app, request).await?;
+    let thumbnail = app.media.thumbnail(&found, wanted).await?;
+    let (content_type, size_bytes) = match &*thumbnail {
+        Thumbnail::Original { content_type } => ((*content_type).to_owned(), found.size_bytes()),
+        Thumbnail::Made { content_type, size_bytes, .. } => (content_type.clone(), *size_bytes),
+    };
+    let ending = content_type.rsplit('/').next().unwrap_or_default();
+    let ThumbnailSize { width, height, method } = wanted.size;
+    let moves = if wanted.animated { "a" } else { "" };
+    let described = answer::Described {
+        filename: Some(format!("thumbnail.{ending}")),
+        tag: answer::tag(&found.hash, &format!("-{width}x{height}{method:?}{moves}")),
+        content_type: Some(content_type),
+        size_bytes,
+        is_thumbnail: true,
+    };
+    let reading = match answer::reading(&request.head, &described) {
+        Ok(reading) => reading,
+        Err(answer) => return Ok(answer),
+    };
+    let content = match &*thumbnail {
+        _ if reading.range.is_empty() => app.media.read(&found, 0..0).await?,
+        Thumbnail::Original { .. } => app.media.read(&found, reading.range.clone()).await?,
+        Thumbnail::Made { file, .. } => {
+            app.media.read_thumbnail(file, reading.range.clone()).await?
+        }
+    };
+    Ok(answer::of(&described, &reading, Body::from_stream(content.parts)))
+}
+
+async fn find(app: &ClientApi, request: &Asked) -> Result<Found, ApiError> {
+    let key = named(&request.path_arguments)?;
+    let wait = match parameter(&request.head, "timeout_ms") {
+        Some(text) => Wait::of_milliseconds(number(&text)?),
+        None => Wait::default(),
+    };
+    app.media.find(&key, wait).await
+}
+
+fn named(arguments: &[String]) -> Result<MediaKey, ApiError> {
+    let argument = |index: usize| arguments.get(index).map_or("", String::as_str);
+    Media::key(argument(0), argument(1))
+}
+
+fn check_legacy(app: &ClientApi) -> Result<(), ApiError> {
+    if app.media.serves_unauthenticated() {
+        return Ok(());
+    }
+    Err(ApiError::not_found("Files are given to those who say who they are alone"))
+}
+
+fn refuse_guests(auth: &Requester) -> Result<(), ApiError> {
+    if auth.guest {
+        return Err(ApiError::guest_access_forbidden("Guests may not upload files"));
+    }
+    Ok(())
+}
+
+fn check_upload(app: &ClientApi, auth: &Requester, request: &RawRequest) -> Result<(), ApiError> {
+    refuse_guests(auth)?;
+    app.limits.media_uploads.check(&auth.user_id)?;
+    check_encoding(&request.head.headers)
+}
+
+/// What an upload says of itself.
+fn described(auth: &Requester, request: &RawRequest) -> NewMedia {
+    NewMedia {
+        kind: MediaKind::Local,
+        uploader: Some(auth.user_id.clone()),
+        content_type: header(&request.head.headers, CONTENT_TYPE),
+        filename: parameter(&request.head, "filename"),
+        announced_bytes: Some(request.body.size_hint().lower()),
+    }
+}
+
+fn header(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// A parameter of the query, the first of its name.
+fn parameter(head: &Parts, name: &str) -> Option<String> {
+    let query = head.uri.query()?;
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}
+
+fn number(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::invalid_param("A parameter that is a number is none"))
+}
+
+/// The size that a thumbnail is wanted in.
+fn wanted(head: &Parts) -> Result<Wanted, ApiError> {
+    let pixels = |name: &'static str| {
+        let text = parameter(head, name)
+            .ok_or_else(|| ApiError::missing_param(format!("The parameter `{name}` is missing")))?;
+        let side = text.parse::<u32>().ok().filter(|side| *side > 0);
+        side.ok_or_else(|| ApiError::unknown(format!("`{name}` is no number of pixels")))
+    };
+    let method = match parameter(head, "method").as_deref() {
+        None | Some("scale") => ThumbnailMethod::Scale,
+        Some("crop") => ThumbnailMethod::Crop,
+        Some(_) => return Err(ApiError::unknown("`method` is `crop` or `scale`")),
+    };
+    let size = ThumbnailSize { width: pixels("width")?, height: pixels("height")?, method };
+    let animated = parameter(head, "animated").is_some_and(|animated| animated == "true");
+    Ok(Wanted { size, animated })
+}
+
+/// The body of an upload, as it comes: with a longest pause and an end.
+fn body_parts(body: Body) -> impl Stream<Item = Result<Bytes, ApiError>> + Send {
+    let end = Instant::now() + UPLOAD_DURATION_MAX;
+    futures::stream::try_unfold(body, move |mut body| async move {
+        loop {
+            let deadline = end.min(Instant::now() + BODY_IDLE_MAX);
+            let frame = timeout_at(deadline, body.frame()).await.map_err(|_| too_slow())?;
+            let Some(frame) = frame else { return Ok(None) };
+            let broken = |_| ApiError::unknown("The connection broke within the file");
+            if let Ok(bytes) = frame.map_err(broken)?.into_data() {
+                return Ok(Some((bytes, body)));
+            }
+        }
+    })
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The file came too slowly")
+}
+
+fn json_answer(body: &Value) -> Response {
+    let mut response = body.to_string().into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Whether the body of an answer is not asked for.
+fn is_head(head: &Parts) -> bool {
+    head.method == Method::HEAD
+}

@@ -1,0 +1,86 @@
+//! Which addresses the operator lets previews be made of.
+//!
+//! A pattern with `://` is for the whole address, another one for its host; `*` stands for anything.
+
+use regex::{RegexSet, RegexSetBuilder};
+use url::Url;
+
+/// What the compiled patterns may take, in bytes.
+const SIZE_BYTES_MAX: usize = 64 << 20;
+
+/// What may be fetched.
+pub(super) struct Patterns {
+    /// `None`: everything that is not denied.
+    allowed: Option<Lists>,
+    denied: Lists,
+}
+
+/// Patterns by what they are for; `None` where they are more than can be used.
+struct Lists(Option<(RegexSet, RegexSet)>);
+
+impl Patterns {
+    pub(super) fn new(allowed: &[String], denied: &[String]) -> Self {
+        let allowed = (!allowed.is_empty()).then(|| Lists::new(allowed));
+        Self { allowed, denied: Lists::new(denied) }
+    }
+
+    /// Patterns that cannot be used allow nothing.
+    pub(super) fn allow(&self, url: &Url) -> bool {
+        let is_allowed = |lists: &Lists| lists.name(url).unwrap_or(false);
+        !self.denied.name(url).unwrap_or(true) && self.allowed.as_ref().is_none_or(is_allowed)
+    }
+}
+
+impl Lists {
+    fn new(patterns: &[String]) -> Self {
+        let (addresses, hosts): (Vec<&String>, Vec<&String>) =
+            patterns.iter().partition(|pattern| pattern.contains("://"));
+        let sets = set(&addresses).and_then(|addresses| Ok((addresses, set(&hosts)?)));
+        Self(
+            sets.inspect_err(|error| {
+                tracing::error!(%error, "the patterns in `url_previews` cannot be used");
+            })
+            .ok(),
+        )
+    }
+
+    fn name(&self, url: &Url) -> Option<bool> {
+        let (addresses, hosts) = self.0.as_ref()?;
+        let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+        Some(addresses.is_match(url.as_str()) || hosts.is_match(host))
+    }
+}
+
+fn set(patterns: &[&String]) -> Result<RegexSet, regex::Error> {
+    let expressions = patterns.iter().map(|pattern| {
+        let parts = pattern.split('*').map(regex::escape);
+        format!("(?is)^{}$", parts.collect::<Vec<_>>().join(".*"))
+    });
+    RegexSetBuilder::new(expressions).size_limit(SIZE_BYTES_MAX).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(allowed: &[&str], denied: &[&str], url: &str) -> bool {
+        let owned =
+            |patterns: &[&str]| patterns.iter().map(|&it| it.to_owned()).collect::<Vec<_>>();
+        Patterns::new(&owned(allowed), &owned(denied)).allow(&Url::parse(url).unwrap())
+    }
+
+    #[test]
+    fn t104_patterns_are_for_hosts_or_whole_addresses() {
+        assert!(allows(&[], &[], "https://example.org/"));
+        assert!(!allows(&[], &["example.org"], "https://EXAMPLE.org/a"));
+        assert!(!allows(&[], &["example.org"], "https://example.org./a"));
+        assert!(allows(&[], &["example.org"], "https://www.example.org/a"));
+        assert!(!allows(&[], &["*.example.org"], "https://www.example.org/a"));
+        assert!(allows(&[], &["exampleXorg"], "https://example.org/"));
+        assert!(!allows(&[], &["https://example.org/private/*"], "https://example.org/private/x"));
+        assert!(allows(&[], &["https://example.org/private/*"], "https://example.org/public"));
+        assert!(allows(&["example.org"], &[], "https://example.org/"));
+        assert!(!allows(&["example.org"], &[], "https://example.com/"));
+        assert!(!allows(&["*"], &["example.org"], "https://example.org/"));
+    }
+}

@@ -1,0 +1,186 @@
+//! The worker: writes down what was read, and removes what is too old.
+//!
+//! Each round looks at every file's row, a thousand at a time. That is proportional to the number of
+//! files, but once an hour and in the background, so an index by age would cost more than it saves.
+
+use std::{ops::Bound, time::Duration};
+
+use kv::{Batch, Direction, Durability, Json};
+
+use super::{Media, days};
+use crate::{
+    error::ApiError,
+    storage::{
+        rows::media::{MediaKind, MediaRow},
+        schema::media::{
+            MEDIA, MEDIA_ACCESS, MediaKey, PREVIEWS, PendingMediaKey, UNSETTLED_FILES,
+        },
+    },
+    tasks::Stop,
+};
+
+/// How often reads are written down.
+const NOTE_INTERVAL: Duration = Duration::from_mins(5);
+/// After how many of these a round of removals comes.
+const NOTES_PER_ROUND: u32 = 12;
+/// A time of reading is written again only when it is so much later.
+const READ_GRAIN_MS: u64 = 60 * 60 * 1_000;
+/// How many rows are looked at in one step.
+const STEP_ROWS: usize = 1_000;
+
+impl Media {
+    /// Works until it is told to stop.
+    pub async fn work(self, mut stop: Stop) {
+        for round in 1_u32.. {
+            tokio::select! {
+                () = stop.requested() => break,
+                () = tokio::time::sleep(NOTE_INTERVAL) => {}
+            }
+            if let Err(error) = self.write_reads().await {
+                tracing::warn!(%error, "which files were read could not be written down");
+            }
+            if round % NOTES_PER_ROUND == 0
+                && let Err(error) = self.remove_old(&stop).await
+            {
+                tracing::warn!(%error, "old files could not be removed; the next round tries");
+            }
+        }
+        if let Err(error) = self.write_reads().await {
+            tracing::warn!(%error, "which files were read could not be written down");
+        }
+    }
+
+    /// Writes down what was read since the last time.
+    pub async fn write_reads(&self) -> Result<(), ApiError> {
+        let read = std::mem::take(&mut *self.0.read.lock());
+        let read: Vec<(MediaKey, u64)> = read.into_iter().collect();
+        for chunk in read.chunks(STEP_ROWS) {
+            let keys: Vec<MediaKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
+            let old =
+                self.0.store.read(move |reader| reader.get_many(&MEDIA_ACCESS, &keys)).await?;
+            let mut batch = Batch::new();
+            for ((key, ts), old) in chunk.iter().zip(old) {
+                let old = old.and_then(|old| u64::try_from(old).ok()).unwrap_or(0);
+                if *ts >= old.saturating_add(READ_GRAIN_MS) {
+                    batch.put(&MEDIA_ACCESS, key, &i64::try_from(*ts).unwrap_or(i64::MAX));
+                }
+            }
+            if !batch.is_empty() {
+                self.0.store.commit(batch, Durability::Buffered).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every file that is older than the settings keep it, promises that were not held, and
+    /// old previews; how many files.
+    pub async fn remove_old(&self, stop: &Stop) -> Result<usize, ApiError> {
+        self.write_reads().await?;
+        self.remove_previews().await?;
+        let mut last: Option<MediaKey> = None;
+        let mut count = 0;
+        loop {
+            let after = last.clone();
+            let rows = self.0.store.read(move |reader| {
+                let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let range = MEDIA.range(start, Bound::<&()>::Unbounded);
+                let rows = reader.scan(&MEDIA, &range, Direction::Forward, STEP_ROWS)?;
+                let keys: Vec<MediaKey> = rows.iter().map(|(key, _)| key.clone()).collect();
+                let read = reader.get_many(&MEDIA_ACCESS, &keys)?;
+                Ok::<_, ApiError>(rows.into_iter().zip(read).collect::<Vec<_>>())
+            });
+            let rows = rows.await?;
+            let Some(((key, _), _)) = rows.last() else { break };
+            last = Some(key.clone());
+            for ((key, Json(row)), read) in rows {
+                if stop.is_requested() {
+                    return Ok(count);
+                }
+                let read = read.and_then(|ts| u64::try_from(ts).ok());
+                if self.is_old(&row, read) {
+                    count += usize::from(self.remove_one(&key, &row).await?);
+                }
+            }
+        }
+        if count > 0 {
+            tracing::info!(count, "old files were removed");
+        }
+        Ok(count)
+    }
+
+    async fn remove_one(&self, key: &MediaKey, row: &MediaRow) -> Result<bool, ApiError> {
+        let (None, Some(user_id)) = (row.blob, &row.uploader) else {
+            return self.delete(key).await;
+        };
+        let mut batch = Batch::new();
+        let (user_id, media_id) = (user_id.to_string(), key.media_id.clone());
+        self.forget_promise(&mut batch, &PendingMediaKey { user_id, media_id }).await?;
+        self.commit(batch).await
+    }
+
+    fn is_old(&self, row: &MediaRow, read: Option<u64>) -> bool {
+        let now = self.now_ms();
+        if row.blob.is_none() {
+            return row.expires_ts.is_none_or(|expires_ts| expires_ts <= now);
+        }
+        let config = &self.0.config;
+        let (kept, unused) = match row.kind {
+            MediaKind::Local => (days(config.local_kept_days), days(config.local_unused_days)),
+            MediaKind::Remote => (days(config.remote_kept_days), days(config.remote_unused_days)),
+            MediaKind::Preview => (self.0.preview_images_kept, Duration::ZERO),
+        };
+        let is_past = |since: u64, age: Duration| {
+            !age.is_zero() && u128::from(now.saturating_sub(since)) > age.as_millis()
+        };
+        let used_ts = read.unwrap_or(0).max(row.created_ts);
+        is_past(row.created_ts, kept) || is_past(used_ts, unused)
+    }
+
+    /// Previews are good for an hour or so; their rows need not stay.
+    async fn remove_previews(&self) -> Result<(), ApiError> {
+        let before = self.now_ms().saturating_sub(self.0.previews.lifetime_ms());
+        let mut last: Option<[u8; 32]> = None;
+        loop {
+            let after = last;
+            let rows = self.0.store.read(move |reader| {
+                let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let range = PREVIEWS.range(start, Bound::<&()>::Unbounded);
+                reader.scan(&PREVIEWS, &range, Direction::Forward, STEP_ROWS / 10)
+            });
+            let rows = rows.await?;
+            let Some((key, _)) = rows.last() else { return Ok(()) };
+            last = Some(*key);
+            let mut batch = Batch::new();
+            for (key, Json(row)) in rows {
+                if row.created_ts < before {
+                    batch.delete(&PREVIEWS, &key);
+                }
+            }
+            if !batch.is_empty() {
+                self.0.store.commit(batch, Durability::Buffered).await?;
+            }
+        }
+    }
+
+    /// Removes files of the store that no row names: what a crash left, and what could not be
+    /// removed when it was to.
+    pub async fn tidy(&self) -> Result<usize, ApiError> {
+        let mut last: Option<String> = None;
+        let mut count = 0;
+        loop {
+            let after = last.clone();
+            let files = self.0.store.read(move |reader| {
+                let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let range = UNSETTLED_FILES.range(start, Bound::<&()>::Unbounded);
+                reader.scan(&UNSETTLED_FILES, &range, Direction::Forward, STEP_ROWS)
+            });
+            let files: Vec<String> = files.await?.into_iter().map(|(file, ())| file).collect();
+            let Some(end) = files.last() else { return Ok(count) };
+            last = Some(end.clone());
+            let is_idle = |file: &String| !self.0.busy_files.lock().contains(file);
+            let idle: Vec<String> = files.into_iter().filter(is_idle).collect();
+            count += idle.len();
+            self.discard(idle).await;
+        }
+    }
+}
