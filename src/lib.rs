@@ -29,6 +29,9 @@ pub mod ephemeral;
 // The event graph: events, state, the one commit.
 pub mod rooms;
 
+// Push rules and unread counts.
+pub mod push;
+
 // What this server is to other servers: its keys.
 pub mod federation;
 

@@ -16,7 +16,8 @@ use super::{
     state::{self, StateWrite},
 };
 use crate::{
-    id::EventNid,
+    id::{EventNid, RoomNid},
+    push::counts::Counted,
     storage::{
         rows::{
             EventBytes, HeadRow, Membership, MembershipRow, RelationRow, StateKeyName,
@@ -60,6 +61,7 @@ pub(super) struct EventCommit {
     pub(super) relation: Option<(EventNid, RelationRow)>,
     pub(super) redaction: Option<RedactionCommit>,
     pub(super) transaction: Option<TransactionKey>,
+    pub(super) counted: Counted,
 }
 
 /// A user whose membership by the current state changed.
@@ -74,7 +76,9 @@ impl RoomCommit {
     /// Whether the current state stays as it is: then the next event may be decided before this
     /// commit is on disk.
     pub(super) fn keeps_state(&self) -> bool {
-        self.state_writes.is_empty() && self.events.iter().all(|event| event.redaction.is_none())
+        self.state_writes.is_empty()
+            && self.events.iter().all(|event| event.redaction.is_none())
+            && !self.head.tail.is_full()
     }
 
     /// The batch that writes it.
@@ -103,6 +107,9 @@ impl RoomCommit {
         for (index, commit) in self.events.iter().enumerate() {
             let index = u64::try_from(index).unwrap_or_default();
             let position = Position::from_u64(first.as_u64() + index);
+            for change in &commit.members {
+                change.publish(rooms, self.room.nid, position);
+            }
             if let Some(RedactionCommit::Applied(target, _)) = &commit.redaction {
                 rooms.event_was_redacted(self.room.nid, target.nid, position);
             }
@@ -148,12 +155,22 @@ impl EventCommit {
             batch.check_absent(&TRANSACTIONS, transaction);
             batch.put(&TRANSACTIONS, transaction, &key);
         }
+        self.counted.write(room.nid, self.position, batch);
         // An event that is not shown has a position too: the sequence of numbers is the batch's.
         batch.reserve_positions(self.position.pending_index().map_or(0, |index| index + 1));
     }
 }
 
 impl MemberChange {
+    fn publish(&self, rooms: &Rooms, room: RoomNid, position: Position) {
+        if let Ok(user_id) = ruma::UserId::parse(&self.user_id)
+            && user_id.server_name() == rooms.server_name()
+        {
+            let joined = self.row.membership == Membership::Join;
+            rooms.push().membership_changed(position, &user_id, room, joined);
+        }
+    }
+
     fn write(&self, rooms: &Rooms, room: &Room, batch: &mut Batch) {
         let member = |membership: Membership| MemberKey {
             room: room.nid,

@@ -24,8 +24,7 @@ use super::{
     event::{Pdu, StoredEvent},
     head::{Extremity, Head},
     levels::Levels,
-    notify::notifies,
-    redaction,
+    notify, redaction,
     state::{StateBuilder, TrunkChange},
 };
 use crate::{
@@ -311,13 +310,19 @@ impl<'a> Draft<'a> {
         let members = self.move_state(&changes, position)?;
         let states = accepted.states.unwrap_or((record.state_before, self.state.head()));
         (record.state_before, record.state_after) = states;
-        let stored = Arc::new(StoredEvent { nid, record, pdu });
+        let mut stored = StoredEvent { nid, record, pdu };
+        let redaction = redaction::decide(self, &stored)?;
+        let counted = notify::decide(self, &stored, &members, redaction.as_ref())?;
+        if counted.notifies {
+            stored.record.flags = stored.record.flags.with(EventFlags::NOTIFIES);
+        }
+        let stored = Arc::new(stored);
         self.events.insert(nid, stored.clone());
         let timeline = shown.then(|| TimelineEntry {
             event: nid,
             event_type: stored.record.event_type,
             sender: stored.record.sender,
-            flags,
+            flags: stored.record.flags,
             state_version: self.state.head().version,
         });
         if shown {
@@ -326,7 +331,8 @@ impl<'a> Draft<'a> {
         let name = self.new_name(&stored, state_key)?;
         let commit = EventCommit {
             relation: self.relation(&stored)?,
-            redaction: redaction::decide(self, &stored)?,
+            redaction,
+            counted,
             event: stored.clone(),
             position,
             timeline,
@@ -485,11 +491,5 @@ pub(super) fn membership_of(pdu: &Pdu) -> Membership {
 
 /// What the event itself adds to what its checks found.
 fn flags_of(pdu: &Pdu, found: EventFlags) -> EventFlags {
-    if pdu.state_key().is_some() {
-        found.with(EventFlags::STATE)
-    } else if notifies(pdu) {
-        found.with(EventFlags::NOTIFIES)
-    } else {
-        found
-    }
+    if pdu.state_key().is_some() { found.with(EventFlags::STATE) } else { found }
 }

@@ -20,7 +20,7 @@ pub mod history;
 mod levels;
 pub mod members;
 pub mod membership;
-mod notify;
+pub mod notify;
 pub mod receive;
 mod redaction;
 pub mod render;
@@ -64,6 +64,7 @@ use crate::{
     error::ApiError,
     federation::server_keys::Signer,
     id::{EventNid, Interner, RoomNid},
+    push::Push,
     storage::{
         rows::{Membership, MembershipRow},
         schema::rooms::{
@@ -115,6 +116,7 @@ struct Inner {
     last_redaction: AtomicU64,
     /// Counts the readings of heads.
     generations: AtomicU64,
+    push: Push,
 }
 
 #[derive(Clone)]
@@ -178,6 +180,7 @@ impl Rooms {
             events,
             last_redaction: 0.into(),
             generations: 0.into(),
+            push: Push::default(),
         }))
     }
 
@@ -193,6 +196,11 @@ impl Rooms {
     ) -> Result<T, ApiError> {
         let rooms = self.clone();
         self.store().read(move |reader| step(&rooms, reader)).await
+    }
+
+    /// Who is notified of what.
+    pub fn push(&self) -> &Push {
+        &self.0.push
     }
 
     /// What makes the numbers of rooms, users and state keys.

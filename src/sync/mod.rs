@@ -20,10 +20,7 @@ use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 
 use self::{
-    connections::Connections,
-    filter::SyncFilter,
-    notifier::Notifier,
-    streams::{Sources, unread::UnreadCounts},
+    connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
     v3::FilterChoice,
 };
 use crate::{
@@ -82,7 +79,7 @@ impl Sync {
     pub fn start(rooms: Rooms, users: Users, typing: Typing, epoch: u64) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
-            sources: Sources { rooms, users, typing, unread: UnreadCounts::new() },
+            sources: Sources { rooms, users, typing },
             notifier,
             connections: Connections::default(),
             epoch,

@@ -1,5 +1,6 @@
 //! The rows: what the values of the tables are.
 
+pub mod push;
 pub mod rooms;
 pub mod users;
 

@@ -4,6 +4,8 @@
 use kv::ColumnFamily;
 
 pub mod ephemeral;
+pub mod push;
+pub mod pushers;
 pub mod rooms;
 pub mod server;
 pub mod users;

@@ -42,7 +42,6 @@ pub(crate) struct Sources {
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
     pub(crate) typing: Typing,
-    pub(crate) unread: unread::UnreadCounts,
 }
 
 /// One read step of a sync.
