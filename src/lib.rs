@@ -20,6 +20,9 @@ pub mod federation_api;
 // What clients are told of what changed.
 pub mod sync;
 
+// What push gateways are told.
+pub mod push_gateway;
+
 // Accounts, sessions and what is a user's own.
 pub mod users;
 

@@ -19,6 +19,7 @@ use crate::{
     federation_api::{self, FederationApi},
     http::{App, AppSettings, ListenError, Listener, ListenerSettings, TlsFiles, TrustedProxies},
     id::Interner,
+    push_gateway::PushGateway,
     rooms::{self, Rooms},
     storage::{
         identity::{self, IdentityError},
@@ -120,10 +121,11 @@ impl Server {
             typing,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
-            egress,
+            egress: egress.clone(),
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
         let tasks = Tasks::default();
+        PushGateway::start(rooms.clone(), users.clone(), egress, &tasks);
         Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
     }
 

@@ -6,8 +6,8 @@ use http::Method;
 use ruma::UserId;
 
 use super::{
-    ClientApi, account, config, device, discovery, filter, profile, push, session, tag, thirdparty,
-    voip,
+    ClientApi, account, config, device, discovery, filter, profile, push, pusher, session, tag,
+    thirdparty, voip,
 };
 use crate::{
     error::ApiError,
@@ -73,7 +73,9 @@ fn push_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         "/_matrix/client/v3/pushrules/global",
     ]);
     routes
-        .add(push::get_pushers)
+        .add(pusher::get_pushers)
+        .add(pusher::set_pusher)
+        .add(pusher::get_notifications)
         .add_with(all, push::get_pushrules_all)
         .add_with(global, push::get_pushrules_global_scope)
         .add(push::get_pushrule)

@@ -17,6 +17,7 @@ pub mod membership_change;
 pub mod message;
 pub mod profile;
 pub mod push;
+pub mod pusher;
 pub mod rate;
 pub mod read_marker;
 pub mod read_routes;

@@ -35,6 +35,8 @@ use crate::{
 /// How many events of threads are looked at for threads that have unread ones; threads whose last
 /// event lies farther back count as read.
 const THREAD_EVENTS_MAX: usize = 2_000;
+/// How many redacted events are taken back from one count.
+const REDACTED_MAX: usize = 10_000;
 
 /// Whose counts, and of what.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +185,11 @@ impl<'a> ReadPlaces<'a> {
         self.reader.for_each(&PUSH_CORRECTIONS, &range, Direction::Forward, |key, row| {
             places.push(key.place);
             counts = counts + row.own;
-            ControlFlow::Continue(())
+            if places.len() < REDACTED_MAX {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         })?;
         let keys: Vec<_> = places
             .into_iter()
@@ -199,6 +205,16 @@ impl<'a> ReadPlaces<'a> {
         }
         Ok(counts)
     }
+}
+
+/// When a user of this server joined a room.
+pub fn joined_at(
+    reader: &Reader<'_>,
+    user_id: &UserId,
+    room: RoomNid,
+) -> Result<Option<Position>, Error> {
+    let (user_id, thread) = (user_id.to_string(), String::new());
+    reader.get(&PUSH_OWN, &PushOwnKey { user_id, room, thread })
 }
 
 fn own(reader: &Reader<'_>, query: Query<'_>, thread: &str) -> Result<Option<Position>, Error> {

@@ -20,6 +20,7 @@ pub mod history;
 mod levels;
 pub mod members;
 pub mod membership;
+pub mod notified;
 pub mod notify;
 pub mod receive;
 mod redaction;

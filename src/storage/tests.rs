@@ -14,6 +14,7 @@ use super::{
         EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow, OverlayRow,
         RelationRow, StateChange, StateChanges, StateKeyName, StateRef, TimelineEntry,
         TimelinePosition, TransactionMark,
+        push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow},
         rooms::{AliasRow, RoomInfo},
         users::{
             AccessTokenRow, AccountDataRow, AccountRow, DeviceRow, DeviceSeenRow, ProfileRow,
@@ -22,6 +23,8 @@ use super::{
     },
     schema::{
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
+        push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
+        pushers::{PusherByKey, PusherKey},
         rooms::{
             BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey, MembershipKey,
             OverlayHashKey, PendingRedactionKey, RelationKey, RoomAliasKey, StateKeyKey,
@@ -81,6 +84,7 @@ fn the_bytes_are_what_they_were() {
     state_rows(&mut encodings);
     user_rows(&mut encodings);
     server_rows(&mut encodings);
+    push_rows(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -90,6 +94,39 @@ fn the_bytes_are_what_they_were() {
         assert_eq!(line, expected);
     }
     assert_eq!(encodings.0.lines().count(), expected.lines().count());
+}
+
+fn push_rows(encodings: &mut Encodings) {
+    let (user_id, thread) = (|| "@a:hs1".to_owned(), || "main".to_owned());
+    encodings.key("PushSumKey", &PushSumKey { room: ROOM, thread: thread(), place: PLACE });
+    let key = PushExceptionKey { user_id: user_id(), room: ROOM, thread: thread(), place: PLACE };
+    encodings.key("PushExceptionKey", &key);
+    encodings.key("PushOwnKey", &PushOwnKey { user_id: user_id(), room: ROOM, thread: thread() });
+    encodings.key("PushThreadKey", &PushThreadKey { room: ROOM, place: PLACE });
+    let (app_id, pushkey) = (|| "app".to_owned(), || "key".to_owned());
+    let key = PusherKey { user_id: user_id(), app_id: app_id(), pushkey: pushkey() };
+    encodings.key("PusherKey", &key);
+    let key = PusherByKey { app_id: app_id(), pushkey: pushkey(), user_id: user_id() };
+    encodings.key("PusherByKey", &key);
+    let own = Counts { notify: 1, highlight: -1 };
+    encodings.row("CountRow", &CountRow { total: Counts { notify: 7, highlight: 2 }, own });
+    encodings.row("ThreadRow", &ThreadRow { root: "$root".to_owned() });
+    let cursor = PusherCursorRow { since: 1, position: POSITION, failures: 2, badge: 3 };
+    encodings.row("PusherCursorRow", &cursor);
+    let row = PusherRow {
+        user_id: owned_user_id!("@a:hs1"),
+        device_id: "D".into(),
+        since: 1,
+        set_ts: 2,
+        app_display_name: "App".to_owned(),
+        device_display_name: "Phone".to_owned(),
+        lang: "en".to_owned(),
+        profile_tag: None,
+        url: "https://push.example/_matrix/push/v1/notify".to_owned(),
+        format: Some("event_id_only".to_owned()),
+        data: serde_json::Map::new(),
+    };
+    encodings.row("PusherRow", &Json(row));
 }
 
 fn room_keys(encodings: &mut Encodings) {

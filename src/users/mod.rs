@@ -16,6 +16,7 @@ mod login;
 mod passwords;
 mod profiles;
 mod push_rules;
+mod pushers;
 mod registration;
 pub mod secret;
 mod sessions;
@@ -36,6 +37,7 @@ pub use self::{
     login::{Login, LoginAttempt},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
+    pushers::{NewPusher, Pushers, of_user as pushers_of, users_with_pushers},
     registration::{Registration, RegistrationAttempt},
     sessions::{IssuedSession, Liveness, NewSession, Sessions, expired_token},
     tags::Tags,
@@ -66,6 +68,7 @@ struct Parts {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    pushers: Pushers,
     tags: Tags,
     filters: Filters,
 }
@@ -91,6 +94,7 @@ impl Users {
         Self(Arc::new(Parts {
             profiles: Profiles::new(store.clone(), config),
             push_rules: PushRules::new(account_data.clone()),
+            pushers: Pushers::new(store.clone(), interner, config, clock.clone()),
             tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),
             store,
@@ -149,6 +153,11 @@ impl Users {
     /// Push rules.
     pub fn push_rules(&self) -> &PushRules {
         &self.0.push_rules
+    }
+
+    /// Pushers.
+    pub fn pushers(&self) -> &Pushers {
+        &self.0.pushers
     }
 
     /// Tags of rooms.

@@ -16,6 +16,8 @@ mod messages;
 mod limits;
 mod profile;
 mod push;
+mod push_counts;
+mod pushers;
 mod rooms;
 mod session;
 mod sync;

@@ -103,7 +103,8 @@ fn words_are_found_between_other_characters() {
 
 #[test]
 fn a_display_name_is_no_pattern() {
-    let mut rules = Ruleset::default();
+    let mut rules = defaults();
+    rules.underride.clear();
     #[expect(deprecated, reason = "users may still have rules with it")]
     let condition = PushCondition::ContainsDisplayName;
     let rule = NewConditionalPushRule::new("name".into(), vec![condition], vec![Action::Notify]);

@@ -175,7 +175,7 @@ impl EventFlags {
     pub const SOFT_FAILED: Self = Self(8);
     /// It came without the state before it.
     pub const OUTLIER: Self = Self(16);
-    /// The default push rules notify of it.
+    /// The default push rules notify somebody of it.
     pub const NOTIFIES: Self = Self(32);
 
     /// Whether all bits of `other` are set.
