@@ -79,9 +79,9 @@ enum Trouble {
     Store(ApiError),
 }
 
-impl<E: Into<ApiError>> From<E> for Trouble {
-    fn from(error: E) -> Self {
-        Self::Store(error.into())
+impl From<ApiError> for Trouble {
+    fn from(error: ApiError) -> Self {
+        Self::Store(error)
     }
 }
 
@@ -159,7 +159,7 @@ impl Pusher {
         Ok(())
     }
 
-    async fn step<T: Send + 'static>(
+    pub(super) async fn step<T: Send + 'static>(
         &self,
         step: impl Fn(&Look<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {

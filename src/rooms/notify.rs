@@ -227,14 +227,16 @@ impl Rooms {
         }
         let Some(subject) = subject(&event.pdu) else { return Ok(None) };
         let facts = Facts::read(self, reader, room)?;
-        let level = match odd.as_ref().is_some_and(|odd| odd.asks_sender) || subject.mentions_room()
-        {
-            true => facts.sender_level(event.pdu.sender())?,
-            false => SenderLevel::default(),
+        let asks_sender = odd.as_ref().is_some_and(|odd| odd.asks_sender);
+        let level = if asks_sender || subject.mentions_room() {
+            facts.sender_level(event.pdu.sender())?
+        } else {
+            SenderLevel::default()
         };
-        let name = match odd.as_ref().is_some_and(|odd| odd.asks_name) {
-            true => facts.event("m.room.member", user_id.as_str())?.and_then(|e| name_in(&e)),
-            false => None,
+        let name = if odd.as_ref().is_some_and(|odd| odd.asks_name) {
+            facts.event("m.room.member", user_id.as_str())?.and_then(|event| name_in(&event))
+        } else {
+            None
         };
         let context = Context {
             room_id: &room.id,

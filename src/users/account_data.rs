@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     error::ApiError,
     id::{Interner, RoomNid},
+    push::odd::IGNORED_USERS,
     storage::{
         rows::users::AccountDataRow,
         schema::{
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-pub use crate::push::odd::{IGNORED_USERS, PUSH_RULES};
+pub use crate::push::odd::PUSH_RULES;
 /// The type of the read marker.
 pub const FULLY_READ: &str = "m.fully_read";
 
