@@ -106,6 +106,9 @@ async fn threads_are_counted_by_themselves() {
 async fn rules_decide_what_is_counted() {
     let server = TestServer::new().await;
     let (alice, bob, room) = pair(&server).await;
+    // With a third the rules for one-to-one rooms do not apply.
+    let carol = server.client("carol").await;
+    carol.join(&room).await;
     let rule = async |path: &str, body: Value| {
         bob.put(&format!("v3/pushrules/global/{path}"), body).await.ok();
     };
@@ -123,11 +126,7 @@ async fn rules_decide_what_is_counted() {
     rule(&format!("override/{}", encode(&room)), mute).await;
     say(&alice, &room, mention(bob.id())).await;
     assert_eq!(unread(&bob, &room).await, (0, 0));
-    // After a restart the same is known.
-    let carol = server.client("carol").await;
-    carol.join(&room).await;
-    alice.send(&room, "hello").await;
-    assert_eq!(unread(&carol, &room).await, (1, 0));
+    assert_eq!(unread(&carol, &room).await, (3, 0));
 }
 
 #[tokio::test]

@@ -444,3 +444,31 @@ async fn an_event_costs_the_same_however_many_have_joined() {
     // One row for each of those who are mentioned and here.
     assert_eq!(server.store.counters().puts - before, puts[0] + 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn events_that_are_sent_at_once_are_all_counted() {
+    let world = World::new().await;
+    let (server, room) = (&world.server, &world.room);
+    let [alice, bob] = [&world.clients[0], &world.clients[1]];
+    server.join(room, bob).await;
+    let root = server.say(room, alice, "root").await;
+    let content = |number: usize| {
+        let mut content = json!({ "msgtype": "m.text", "body": "hi" });
+        if number.is_multiple_of(2) {
+            content["m.mentions"] = json!({ "user_ids": [bob.user_id] });
+        }
+        if number.is_multiple_of(3) {
+            content["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": root });
+        }
+        content
+    };
+    let sends =
+        (0..180).map(|number| server.send(room, alice, ("m.room.message", None), content(number)));
+    futures::future::join_all(sends).await;
+    let unread = world.unread(1).await;
+    let counts =
+        |highlight_count, notification_count| UnreadCounts { highlight_count, notification_count };
+    assert_eq!(unread.whole(), counts(90, 181));
+    assert_eq!(unread.main, counts(60, 121));
+    assert_eq!(unread.threads, BTreeMap::from([(root, counts(30, 60))]));
+}
