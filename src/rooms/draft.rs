@@ -310,14 +310,8 @@ impl<'a> Draft<'a> {
         let members = self.move_state(&changes, position)?;
         let states = accepted.states.unwrap_or((record.state_before, self.state.head()));
         (record.state_before, record.state_after) = states;
-        let mut stored = StoredEvent { nid, record, pdu };
-        let redaction = redaction::decide(self, &stored)?;
-        let counted = notify::decide(self, &stored, &members, redaction.as_ref())?;
-        if counted.notifies {
-            stored.record.flags = stored.record.flags.with(EventFlags::NOTIFIES);
-        }
-        let stored = Arc::new(stored);
-        self.events.insert(nid, stored.clone());
+        let (stored, redaction, counted) =
+            self.count(StoredEvent { nid, record, pdu }, &members)?;
         let timeline = shown.then(|| TimelineEntry {
             event: nid,
             event_type: stored.record.event_type,
@@ -342,6 +336,22 @@ impl<'a> Draft<'a> {
         };
         self.commits.push(commit);
         Ok(stored)
+    }
+
+    /// Works out what an event redacts and whom it notifies.
+    fn count(
+        &mut self,
+        mut event: StoredEvent,
+        members: &[MemberChange],
+    ) -> Result<(Arc<StoredEvent>, Option<RedactionCommit>, Counted), ApiError> {
+        let redaction = redaction::decide(self, &event)?;
+        let counted = notify::decide(self, &event, members, redaction.as_ref())?;
+        if counted.notifies {
+            event.record.flags = event.record.flags.with(EventFlags::NOTIFIES);
+        }
+        let event = Arc::new(event);
+        self.events.insert(event.nid, event.clone());
+        Ok((event, redaction, counted))
     }
 
     /// Moves the current state on; gives what it means for members.
