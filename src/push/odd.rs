@@ -269,12 +269,12 @@ fn parse(user_id: &UserId, content: Option<&str>) -> Ruleset {
 fn parse_ignored(content: Option<&str>) -> HashSet<OwnedUserId> {
     #[derive(Deserialize)]
     struct Content {
-        ignored_users: HashMap<String, serde::de::IgnoredAny>,
+        ignored_users: serde_json::Map<String, serde_json::Value>,
     }
     // Clients write this; what cannot be read ignores nobody, as in sync.
     let content = content.and_then(|content| serde_json::from_str::<Content>(content).ok());
     let ignored = content.map(|content| content.ignored_users).unwrap_or_default();
-    ignored.into_keys().filter_map(|user| UserId::parse(user).ok()).collect()
+    ignored.keys().filter_map(|user| UserId::parse(user).ok()).collect()
 }
 
 impl OddUser {
@@ -308,7 +308,7 @@ impl OddUser {
     }
 }
 
-fn conditions<'r>(rule: AnyPushRuleRef<'r>) -> &'r [PushCondition] {
+fn conditions(rule: AnyPushRuleRef<'_>) -> &[PushCondition] {
     match rule {
         AnyPushRuleRef::Override(rule)
         | AnyPushRuleRef::Underride(rule)

@@ -50,7 +50,6 @@ const REQUESTS_MAX: usize = 64;
 pub struct PushGateway;
 
 /// What the tasks need.
-
 struct Parts {
     store: Store,
     rooms: Rooms,
@@ -178,14 +177,13 @@ impl Follower {
 
     /// A user's pushers changed.
     async fn reload(&mut self, user: UserNid) -> Result<(), kv::Error> {
-        let user_id = match self.owners.get(&user) {
-            Some(owner) => Some(owner.user_id.clone()),
-            None => {
-                // The user's first one.
-                let interner = *self.parts.rooms.interner();
-                let all = self.parts.store.read(users_with_pushers).await?;
-                all.into_iter().find(|user_id| interner.user(user_id) == user)
-            }
+        let user_id = if let Some(owner) = self.owners.get(&user) {
+            Some(owner.user_id.clone())
+        } else {
+            // The user's first one.
+            let interner = *self.parts.rooms.interner();
+            let all = self.parts.store.read(users_with_pushers).await?;
+            all.into_iter().find(|user_id| interner.user(user_id) == user)
         };
         match user_id {
             Some(user_id) => self.load(user_id).await,

@@ -24,12 +24,14 @@ use super::{
     event::{Pdu, StoredEvent},
     head::{Extremity, Head},
     levels::Levels,
-    notify, redaction,
+    notify,
+    redaction::{self, RedactionCommit},
     state::{StateBuilder, TrunkChange},
 };
 use crate::{
     error::ApiError,
     id::{EventNid, StateKeyNid},
+    push::counts::Counted,
     storage::{
         rows::{
             EventFlags, EventRecord, HeadRow, Membership, MembershipRow, RelationRow, StateKeyName,

@@ -245,12 +245,11 @@ impl Rooms {
             display_name: name.as_deref(),
             sender: &level,
         };
-        let actions = match odd.as_deref() {
-            Some(OddUser { rules, .. }) => rules::actions(rules, &subject, &context).to_vec(),
-            None => {
-                let rules = ruma::push::Ruleset::server_default(user_id);
-                rules::actions(&rules, &subject, &context).to_vec()
-            }
+        let actions = if let Some(OddUser { rules, .. }) = odd.as_deref() {
+            rules::actions(rules, &subject, &context).to_vec()
+        } else {
+            let rules = ruma::push::Ruleset::server_default(user_id);
+            rules::actions(&rules, &subject, &context).to_vec()
         };
         if rules::verdict(&actions).notify == 0 {
             return Ok(None);

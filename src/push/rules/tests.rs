@@ -25,7 +25,7 @@ fn subject(sender: &UserId, event_type: &str, content: &Value) -> Subject {
     .unwrap()
 }
 
-fn judge(rules: &Ruleset, event_type: &str, content: &Value, level: i64) -> Counts {
+fn judge(rules: &Ruleset, event_type: &str, told: &Value, level: i64) -> Counts {
     let sender = SenderLevel { level: Some(level), needed: BTreeMap::new() };
     let context = Context {
         room_id: room_id!("!room:hs1"),
@@ -34,7 +34,7 @@ fn judge(rules: &Ruleset, event_type: &str, content: &Value, level: i64) -> Coun
         display_name: Some("Alice (*)"),
         sender: &sender,
     };
-    verdict(actions(rules, &subject(user_id!("@bob:hs1"), event_type, content), &context))
+    verdict(actions(rules, &subject(user_id!("@bob:hs1"), event_type, told), &context))
 }
 
 fn defaults() -> Ruleset {

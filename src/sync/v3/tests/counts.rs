@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use ruma::{
-    EventId, OwnedEventId,
+    EventId, OwnedEventId, UserId,
     events::receipt::ReceiptThread,
     push::{
         Action, NewConditionalPushRule, NewPatternedPushRule, NewPushRule, NewSimplePushRule,
         RuleKind, Ruleset,
     },
 };
+
+use serde_json::value::RawValue;
 
 use super::*;
 use crate::{
@@ -235,47 +237,53 @@ impl World {
         let client = self.clients[user].clone();
         let sent = self.server.send(&self.room, &client, (event_type, None), content.clone()).await;
         let raw = to_raw_value(&content).unwrap();
-        let subject = Subject::new(EventParts {
-            event_id: &sent,
-            room_id: &self.room.id,
-            sender: &client.user_id,
-            event_type,
-            state_key: None,
-            origin_server_ts: 1,
-            content: &raw,
-        })
-        .unwrap();
-        let level =
-            SenderLevel { level: if user == 0 { None } else { Some(0) }, needed: BTreeMap::new() };
-        let mut counts = [Counts::ZERO; USERS];
-        let joined = self.model.joined.iter().flatten().count() as u64;
-        for (other, count) in counts.iter_mut().enumerate() {
-            let context = Context {
-                room_id: &self.room.id,
-                user_id: &self.clients[other].user_id,
-                joined_members: joined,
-                display_name: None,
-                sender: &level,
-            };
-            let is_there = self.model.joined[other].is_some();
-            if is_there && !self.model.ignored[other].contains(&user) {
-                *count = verdict(actions(&self.model.rules[other], &subject, &context));
-            }
-        }
-        let nobody = Ruleset::server_default(ruma::user_id!("@nobody:elsewhere"));
-        let context = Context {
-            room_id: &self.room.id,
-            user_id: ruma::user_id!("@nobody:elsewhere"),
-            joined_members: joined,
-            display_name: None,
-            sender: &level,
-        };
-        let notifies_others = verdict(actions(&nobody, &subject, &context)).notify > 0;
+        let (counts, notifies_others) = self.judge(user, &sent, (event_type, &raw));
         self.model.events.push(Told { id: sent, thread: thread.clone(), redacted: false, counts });
         if notifies_others {
             let upto = self.model.events.len();
             self.model.mark(user, &thread, upto);
         }
+    }
+
+    /// What an event is for each user, and whether it notifies users with the default rules.
+    fn judge(
+        &self,
+        sender: usize,
+        event_id: &EventId,
+        (event_type, told): (&str, &RawValue),
+    ) -> ([Counts; USERS], bool) {
+        let subject = Subject::new(EventParts {
+            event_id,
+            room_id: &self.room.id,
+            sender: &self.clients[sender].user_id,
+            event_type,
+            state_key: None,
+            origin_server_ts: 1,
+            content: told,
+        })
+        .unwrap();
+        let level = if sender == 0 { None } else { Some(0) };
+        let level = SenderLevel { level, needed: BTreeMap::new() };
+        let judge = |rules: &Ruleset, user_id: &UserId| {
+            let joined = self.model.joined.iter().flatten().count() as u64;
+            let context = Context {
+                room_id: &self.room.id,
+                user_id,
+                joined_members: joined,
+                display_name: None,
+                sender: &level,
+            };
+            verdict(actions(rules, &subject, &context))
+        };
+        let mut counts = [Counts::ZERO; USERS];
+        for (other, count) in counts.iter_mut().enumerate() {
+            let is_there = self.model.joined[other].is_some();
+            if is_there && !self.model.ignored[other].contains(&sender) {
+                *count = judge(&self.model.rules[other], &self.clients[other].user_id);
+            }
+        }
+        let nobody = ruma::user_id!("@nobody:elsewhere");
+        (counts, judge(&Ruleset::server_default(nobody), nobody).notify > 0)
     }
 
     async fn read(&mut self, user: usize, event: usize, sense: Sense) {
@@ -451,14 +459,14 @@ async fn events_that_are_sent_at_once_are_all_counted() {
     let (server, room) = (&world.server, &world.room);
     let [alice, bob] = [&world.clients[0], &world.clients[1]];
     server.join(room, bob).await;
-    let root = server.say(room, alice, "root").await;
+    let thread = server.say(room, alice, "root").await;
     let content = |number: usize| {
         let mut content = json!({ "msgtype": "m.text", "body": "hi" });
         if number.is_multiple_of(2) {
             content["m.mentions"] = json!({ "user_ids": [bob.user_id] });
         }
         if number.is_multiple_of(3) {
-            content["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": root });
+            content["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": thread });
         }
         content
     };
@@ -470,5 +478,5 @@ async fn events_that_are_sent_at_once_are_all_counted() {
         |highlight_count, notification_count| UnreadCounts { highlight_count, notification_count };
     assert_eq!(unread.whole(), counts(90, 181));
     assert_eq!(unread.main, counts(60, 121));
-    assert_eq!(unread.threads, BTreeMap::from([(root, counts(30, 60))]));
+    assert_eq!(unread.threads, BTreeMap::from([(thread, counts(30, 60))]));
 }
