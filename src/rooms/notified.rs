@@ -2,7 +2,8 @@
 //!
 //! Nothing is written for this: the flag of an event tells whether it can have notified somebody
 //! with the default rules; what is left is judged by the user's rules as they are now. A walk looks
-//! at a bounded number of events and says where to go on.
+//! once into each of the user's rooms, then at a bounded number of events, and says where to go on.
+//! Invitations are not listed: the events of a room are told to those who are in it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#listing-notifications>
 

@@ -73,9 +73,9 @@ async fn messages_mentions_and_notices_are_counted() {
 async fn threads_are_counted_by_themselves() {
     let server = TestServer::new().await;
     let (alice, bob, room) = pair(&server).await;
-    let root = alice.send(&room, "root").await;
-    let first = say(&alice, &room, in_thread(&root, "first")).await;
-    let mut second = in_thread(&root, "second");
+    let start = alice.send(&room, "root").await;
+    let first = say(&alice, &room, in_thread(&start, "first")).await;
+    let mut second = in_thread(&start, "second");
     second["m.mentions"] = json!({ "user_ids": [bob.id()] });
     say(&alice, &room, second).await;
     let filter = encode(r#"{"room":{"timeline":{"unread_thread_notifications":true}}}"#);
@@ -84,17 +84,17 @@ async fn threads_are_counted_by_themselves() {
     assert_eq!(counts(&answer, &room), (1, 0));
     let threads =
         |answer: &Value| answer["rooms"]["join"][&room]["unread_thread_notifications"].clone();
-    let expected = json!({ &root: { "notification_count": 2, "highlight_count": 1 } });
+    let expected = json!({ &start: { "notification_count": 2, "highlight_count": 1 } });
     assert_eq!(threads(&answer), expected);
     // Without the filter all is one.
     let whole = bob.sync(None).await;
     assert_eq!(counts(&whole, &room), (3, 1));
     assert_eq!(threads(&whole), Value::Null);
-    read(&bob, &room, &root, json!({ "thread_id": "main" })).await;
+    read(&bob, &room, &start, json!({ "thread_id": "main" })).await;
     assert_eq!(counts(&threaded().await, &room), (0, 0));
-    read(&bob, &room, &first, json!({ "thread_id": root })).await;
+    read(&bob, &room, &first, json!({ "thread_id": start })).await;
     let answer = threaded().await;
-    let expected = json!({ &root: { "notification_count": 1, "highlight_count": 1 } });
+    let expected = json!({ &start: { "notification_count": 1, "highlight_count": 1 } });
     assert_eq!(threads(&answer), expected);
     let last = alice.send(&room, "last").await;
     read(&bob, &room, &last, json!({})).await;
@@ -160,7 +160,7 @@ async fn notifications_are_listed_from_the_newest() {
     assert!(newest["actions"].as_array().unwrap().contains(&json!("notify")));
     assert_eq!(all["next_token"], Value::Null);
     let page = list("limit=1").await;
-    assert_eq!(ids(&page), [second.clone()]);
+    assert_eq!(ids(&page), std::slice::from_ref(&second));
     let rest = list(&format!("limit=1&from={}", text(&page["next_token"]))).await;
     assert_eq!(ids(&rest), [first]);
     assert_eq!(ids(&list("only=highlight").await), [second]);
