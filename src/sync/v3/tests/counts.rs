@@ -97,7 +97,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1..USERS).prop_map(Step::Leave),
         1 => (user, change).prop_map(|(u, c)| Step::Rules(u, c)),
     ];
-    prop::collection::vec(step, 1..30)
+    prop::collection::vec(step, 1..50)
 }
 
 /// What the plain evaluation knows.
@@ -412,7 +412,7 @@ impl World {
 fn counts_are_as_by_plain_evaluation() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let config =
-        ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() };
+        ProptestConfig { failure_persistence: None, cases: 192, ..ProptestConfig::default() };
     let run = |steps: Vec<Step>| {
         runtime.block_on(async {
             let mut world = World::new().await;
