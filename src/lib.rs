@@ -23,6 +23,9 @@ pub mod sync;
 // What application services are sent.
 pub mod appservice_sender;
 
+// What push gateways are told.
+pub mod push_gateway;
+
 // Accounts, sessions and what is a user's own.
 pub mod users;
 
@@ -43,6 +46,9 @@ pub mod media;
 
 // Application services: who they are, what is theirs, what they are asked.
 pub mod appservices;
+
+// Push rules and unread counts.
+pub mod push;
 
 // What this server is to other servers: its keys.
 pub mod federation;

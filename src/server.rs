@@ -25,6 +25,7 @@ use crate::{
     },
     id::Interner,
     media::{FilesError, Media},
+    push_gateway::PushGateway,
     rooms::{self, Rooms},
     search::Search,
     storage::{
@@ -165,11 +166,12 @@ impl Server {
             limits: RateLimits::new(&config.rate_limits),
             no_limits: RateLimits::none(),
             media: media.clone(),
-            egress,
+            egress: egress.clone(),
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
         let feed = store.feed();
         tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
+        PushGateway::start(rooms.clone(), users.clone(), egress, &tasks);
         tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
         tasks.spawn({
             let media = media.clone();

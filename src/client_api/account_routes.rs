@@ -7,8 +7,8 @@ use ruma::UserId;
 
 use super::{
     ClientApi, account, admin, appservice, config, contact, device, discovery, fallback, filter,
-    openid, presence, profile, push, rtc, session, sso, support, tag, thirdparty, user_directory,
-    voip,
+    openid, presence, profile, push, pusher, rtc, session, sso, support, tag, thirdparty,
+    user_directory, voip,
 };
 use crate::{
     error::ApiError,
@@ -125,7 +125,9 @@ fn push_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         "/_matrix/client/v3/pushrules/global",
     ]);
     routes
-        .add(push::get_pushers)
+        .add(pusher::get_pushers)
+        .add(pusher::set_pusher)
+        .add(pusher::get_notifications)
         .add_with(all, push::get_pushrules_all)
         .add_with(global, push::get_pushrules_global_scope)
         .add(push::get_pushrule)

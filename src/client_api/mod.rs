@@ -31,6 +31,7 @@ pub mod pages;
 mod permissions;
 pub mod profile;
 pub mod push;
+pub mod pusher;
 pub mod rate;
 pub mod read_marker;
 pub mod read_routes;

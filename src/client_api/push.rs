@@ -1,13 +1,12 @@
-//! Push rules, and the pushers there are not yet.
+//! Push rules.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules-api>
 
 use std::sync::Arc;
 
 use ruma::api::client::push::{
-    delete_pushrule, get_pushers, get_pushrule, get_pushrule_actions, get_pushrule_enabled,
-    get_pushrules_all, get_pushrules_global_scope, set_pushrule, set_pushrule_actions,
-    set_pushrule_enabled,
+    delete_pushrule, get_pushrule, get_pushrule_actions, get_pushrule_enabled, get_pushrules_all,
+    get_pushrules_global_scope, set_pushrule, set_pushrule_actions, set_pushrule_enabled,
 };
 
 use super::ClientApi;
@@ -16,18 +15,6 @@ use crate::{
     http::Requester,
     users::{RulePlace, find_push_rule},
 };
-
-/// `GET /_matrix/client/v3/pushers`
-/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers>
-///
-/// Nobody can set a pusher yet.
-pub(super) async fn get_pushers(
-    _app: Arc<ClientApi>,
-    _auth: Requester,
-    _request: get_pushers::v3::Request,
-) -> Result<get_pushers::v3::Response, ApiError> {
-    Ok(get_pushers::v3::Response::new(Vec::new()))
-}
 
 /// `GET /_matrix/client/v3/pushrules/`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrules>

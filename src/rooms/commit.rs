@@ -16,17 +16,21 @@ use super::{
     relations::index::RelationCommit,
     state::{self, StateWrite},
 };
-use crate::storage::{
-    rows::{
-        EventBytes, HeadRow, Membership, MembershipRow, StateKeyName, TimelineEntry,
-        TimelinePosition, rooms::RoomInfo,
+use crate::{
+    id::RoomNid,
+    push::counts::Counted,
+    storage::{
+        rows::{
+            EventBytes, HeadRow, Membership, MembershipRow, StateKeyName, TimelineEntry,
+            TimelinePosition, rooms::RoomInfo,
+        },
+        schema::rooms::{
+            EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
+            MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_HEADS, ROOMS,
+            STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey, TransactionKey,
+        },
+        topic,
     },
-    schema::rooms::{
-        EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
-        MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_HEADS, ROOMS,
-        STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey, TransactionKey,
-    },
-    topic,
 };
 
 /// What is written of one room at once.
@@ -57,6 +61,7 @@ pub(super) struct EventCommit {
     pub(super) relations: RelationCommit,
     pub(super) redaction: Option<RedactionCommit>,
     pub(super) transaction: Option<TransactionKey>,
+    pub(super) counted: Counted,
 }
 
 /// A user whose membership by the current state changed.
@@ -76,6 +81,7 @@ impl RoomCommit {
                 .events
                 .iter()
                 .all(|event| event.redaction.is_none() && !event.relations.counts())
+            && !self.head.tail.is_full()
     }
 
     /// The batch that writes it.
@@ -104,6 +110,9 @@ impl RoomCommit {
         for (index, commit) in self.events.iter().enumerate() {
             let index = u64::try_from(index).unwrap_or_default();
             let position = Position::from_u64(first.as_u64() + index);
+            for change in &commit.members {
+                change.publish(rooms, self.room.nid, position);
+            }
             if let Some(RedactionCommit::Applied(target, _)) = &commit.redaction {
                 rooms.event_was_rewritten(self.room.nid, target.nid, position);
             }
@@ -149,12 +158,22 @@ impl EventCommit {
             batch.check_absent(&TRANSACTIONS, transaction);
             batch.put(&TRANSACTIONS, transaction, &key);
         }
+        self.counted.write(room.nid, self.position, batch);
         // An event that is not shown has a position too: the sequence of numbers is the batch's.
         batch.reserve_positions(self.position.pending_index().map_or(0, |index| index + 1));
     }
 }
 
 impl MemberChange {
+    fn publish(&self, rooms: &Rooms, room: RoomNid, position: Position) {
+        if let Ok(user_id) = ruma::UserId::parse(&self.user_id)
+            && user_id.server_name() == rooms.server_name()
+        {
+            let joined = self.row.membership == Membership::Join;
+            rooms.push().membership_changed(position, &user_id, room, joined);
+        }
+    }
+
     fn write(&self, rooms: &Rooms, room: &Room, batch: &mut Batch) {
         let member = |membership: Membership| MemberKey {
             room: room.nid,

@@ -23,13 +23,15 @@ use super::{
     event::{Pdu, StoredEvent},
     head::{Extremity, Head},
     levels::Levels,
-    notify::notifies,
-    redaction, relations,
+    notify,
+    redaction::{self, RedactionCommit},
+    relations,
     state::{StateBuilder, TrunkChange},
 };
 use crate::{
     error::ApiError,
     id::{EventNid, StateKeyNid},
+    push::counts::Counted,
     storage::{
         rows::{
             EventFlags, EventRecord, HeadRow, Membership, MembershipRow, StateKeyName, StateRef,
@@ -313,24 +315,24 @@ impl<'a> Draft<'a> {
         let members = self.move_state(&changes, position)?;
         let states = accepted.states.unwrap_or((record.state_before, self.state.head()));
         (record.state_before, record.state_after) = states;
-        let stored = Arc::new(StoredEvent { nid, record, pdu });
-        self.events.insert(nid, stored.clone());
+        let (stored, redaction, counted) =
+            self.count(StoredEvent { nid, record, pdu }, &members)?;
         let timeline = shown.then(|| TimelineEntry {
             event: nid,
             event_type: stored.record.event_type,
             sender: stored.record.sender,
-            flags,
+            flags: stored.record.flags,
             state_version: self.state.head().version,
         });
         if shown {
             self.move_extremities(&stored);
         }
         let name = self.new_name(&stored, state_key)?;
-        let redaction = redaction::decide(self, &stored)?;
         let relations = relations::index::decide(self, &stored, redaction.as_ref())?;
         let commit = EventCommit {
             relations,
             redaction,
+            counted,
             event: stored.clone(),
             position,
             timeline,
@@ -340,6 +342,22 @@ impl<'a> Draft<'a> {
         };
         self.commits.push(commit);
         Ok(stored)
+    }
+
+    /// Works out what an event redacts and whom it notifies.
+    fn count(
+        &mut self,
+        mut event: StoredEvent,
+        members: &[MemberChange],
+    ) -> Result<(Arc<StoredEvent>, Option<RedactionCommit>, Counted), ApiError> {
+        let redaction = redaction::decide(self, &event)?;
+        let counted = notify::decide(self, &event, members, redaction.as_ref())?;
+        if counted.notifies {
+            event.record.flags = event.record.flags.with(EventFlags::NOTIFIES);
+        }
+        let event = Arc::new(event);
+        self.events.insert(event.nid, event.clone());
+        Ok((event, redaction, counted))
     }
 
     /// Moves the current state on; gives what it means for members.
@@ -452,11 +470,5 @@ pub(super) fn membership_of(pdu: &Pdu) -> Membership {
 
 /// What the event itself adds to what its checks found.
 fn flags_of(pdu: &Pdu, found: EventFlags) -> EventFlags {
-    if pdu.state_key().is_some() {
-        found.with(EventFlags::STATE)
-    } else if notifies(pdu) {
-        found.with(EventFlags::NOTIFIES)
-    } else {
-        found
-    }
+    if pdu.state_key().is_some() { found.with(EventFlags::STATE) } else { found }
 }

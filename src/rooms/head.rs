@@ -7,6 +7,7 @@ use super::{Room, Rooms};
 use crate::{
     error::ApiError,
     id::EventNid,
+    push::counts::Tail,
     storage::{rows::HeadRow, schema::rooms::ROOM_HEADS},
 };
 
@@ -17,6 +18,8 @@ pub(super) struct Head {
     pub(super) row: HeadRow,
     /// The forward extremities, as the next event cites them.
     pub(super) extremities: Vec<Extremity>,
+    /// Sums of counts that may not be on disk yet.
+    pub(super) tail: Tail,
     /// Which reading from the store it goes back to.
     pub(super) generation: u64,
 }
@@ -31,7 +34,7 @@ pub(super) struct Extremity {
 
 impl Head {
     /// The head of a room that has no event yet.
-    pub(super) const fn of_new_room() -> Self {
+    pub(super) fn of_new_room() -> Self {
         let row = HeadRow {
             next_event: EventNid(1),
             state_version: 0,
@@ -40,7 +43,7 @@ impl Head {
             joined_members: 0,
             invited_members: 0,
         };
-        Self { row, extremities: Vec::new(), generation: 0 }
+        Self { row, extremities: Vec::new(), tail: Tail::default(), generation: 0 }
     }
 
     /// Reads the head of a room.
@@ -60,6 +63,6 @@ impl Head {
                 })
             })
             .collect::<Result<_, ApiError>>()?;
-        Ok(Self { row, extremities, generation: rooms.next_generation() })
+        Ok(Self { row, extremities, tail: Tail::default(), generation: rooms.next_generation() })
     }
 }

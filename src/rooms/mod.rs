@@ -25,7 +25,8 @@ mod levels;
 pub mod members;
 pub mod membership;
 pub mod mutual;
-mod notify;
+pub mod notified;
+pub mod notify;
 pub mod preferences;
 pub mod old_sync;
 pub mod published;
@@ -78,6 +79,7 @@ use crate::{
     error::ApiError,
     federation::server_keys::Signer,
     id::{EventNid, Interner, RoomNid},
+    push::Push,
     storage::{
         rows::{Membership, MembershipRow},
         schema::rooms::{
@@ -131,6 +133,7 @@ struct Inner {
     last_redaction: AtomicU64,
     /// Counts the readings of heads.
     generations: AtomicU64,
+    push: Push,
 }
 
 #[derive(Clone)]
@@ -196,6 +199,7 @@ impl Rooms {
             walks: hierarchy::walks(),
             last_redaction: 0.into(),
             generations: 0.into(),
+            push: Push::default(),
         }))
     }
 
@@ -211,6 +215,11 @@ impl Rooms {
     ) -> Result<T, ApiError> {
         let rooms = self.clone();
         self.store().read(move |reader| step(&rooms, reader)).await
+    }
+
+    /// Who is notified of what.
+    pub fn push(&self) -> &Push {
+        &self.0.push
     }
 
     /// What makes the numbers of rooms, users and state keys.

@@ -184,11 +184,16 @@ impl Rooms {
     /// it goes away: what is written must be known to all.
     async fn commit(&self, commit: RoomCommit, mut slot: HeadSlot) -> Result<(), CommitError> {
         let written = self.store().submit(commit.batch(self), Durability::Synced);
-        let next = commit.head.clone();
+        let keeps_state = commit.keeps_state();
+        let mut next = commit.head.clone();
+        if !keeps_state {
+            // The lock is held until all of it is on disk.
+            next.tail.clear();
+        }
         // Until the commit is known to be done the head on disk counts, unless the next event can
         // be decided without it.
-        *slot = commit.keeps_state().then(|| next.clone());
-        let mut held = (!commit.keeps_state()).then_some(slot);
+        *slot = keeps_state.then(|| next.clone());
+        let mut held = (!keeps_state).then_some(slot);
         let rooms = self.clone();
         let task = async move {
             match written.await {

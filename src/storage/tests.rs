@@ -17,6 +17,7 @@ use super::{
         accounts::{EmailPurpose, EmailSessionRow, ErasureRow, OwnerRow, ThirdPartyIdRow},
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
+        push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
         rooms::{AliasRow, RoomInfo},
         users::{
@@ -34,6 +35,8 @@ use super::{
         directory::DirectoryKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
+        push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
+        pushers::{PusherByKey, PusherKey},
         reports::UpgradeKey,
         rooms::{
             AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey,
@@ -105,6 +108,7 @@ fn the_bytes_are_what_they_were() {
     search_rows(&mut encodings);
     appservice_rows(&mut encodings);
     media_encodings(&mut encodings);
+    push_rows(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -145,6 +149,39 @@ fn appservice_rows(encodings: &mut Encodings) {
         protocols: vec!["irc".to_owned()],
     };
     encodings.row("AppserviceRow", &Json(row));
+}
+
+fn push_rows(encodings: &mut Encodings) {
+    let (user_id, thread) = (|| "@a:hs1".to_owned(), || "main".to_owned());
+    encodings.key("PushSumKey", &PushSumKey { room: ROOM, thread: thread(), place: PLACE });
+    let key = PushExceptionKey { user_id: user_id(), room: ROOM, thread: thread(), place: PLACE };
+    encodings.key("PushExceptionKey", &key);
+    encodings.key("PushOwnKey", &PushOwnKey { user_id: user_id(), room: ROOM, thread: thread() });
+    encodings.key("PushThreadKey", &PushThreadKey { room: ROOM, place: PLACE });
+    let (app_id, pushkey) = (|| "app".to_owned(), || "key".to_owned());
+    let key = PusherKey { user_id: user_id(), app_id: app_id(), pushkey: pushkey() };
+    encodings.key("PusherKey", &key);
+    let key = PusherByKey { app_id: app_id(), pushkey: pushkey(), user_id: user_id() };
+    encodings.key("PusherByKey", &key);
+    let own = Counts { notify: 1, highlight: -1 };
+    encodings.row("CountRow", &CountRow { total: Counts { notify: 7, highlight: 2 }, own });
+    encodings.row("PushThreadRow", &PushThreadRow { root: "$root".to_owned() });
+    let cursor = PusherCursorRow { since: 1, position: POSITION, failures: 2, badge: 3 };
+    encodings.row("PusherCursorRow", &cursor);
+    let row = PusherRow {
+        user_id: owned_user_id!("@a:hs1"),
+        device_id: "D".into(),
+        since: 1,
+        set_ts: 2,
+        app_display_name: "App".to_owned(),
+        device_display_name: "Phone".to_owned(),
+        lang: "en".to_owned(),
+        profile_tag: None,
+        url: "https://push.example/_matrix/push/v1/notify".to_owned(),
+        format: Some("event_id_only".to_owned()),
+        data: serde_json::Map::new(),
+    };
+    encodings.row("PusherRow", &Json(row));
 }
 
 fn room_keys(encodings: &mut Encodings) {

@@ -18,6 +18,8 @@ pub const USER_ACCOUNT_DATA: u8 = 5;
 pub const USER_SESSIONS: u8 = 6;
 /// Messages for a user's devices, or device lists the user follows, changed.
 pub const USER_DEVICES: u8 = 7;
+/// A user's pushers changed.
+pub const PUSHERS: u8 = 9;
 
 /// The presence of a member of a room changed (held in memory).
 pub const ROOM_PRESENCE: u8 = 8;

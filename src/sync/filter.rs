@@ -41,6 +41,8 @@ pub(crate) struct SyncFilter {
     pub(crate) ephemeral: Filter,
     /// Account data of rooms.
     pub(crate) room_account_data: Filter,
+    /// Whether unread events are counted for each thread by itself.
+    pub(crate) unread_by_thread: bool,
     rooms: Filter,
 }
 
@@ -72,6 +74,7 @@ impl SyncFilter {
             state: compile(&room.state)?,
             ephemeral: compile(&room.ephemeral)?,
             room_account_data: compile(&room.account_data)?,
+            unread_by_thread: room.timeline.unread_thread_notifications,
             rooms: compile(&rooms)?,
         })
     }

@@ -21,10 +21,7 @@ use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 use tokio::time::Instant;
 
 use self::{
-    connections::Connections,
-    filter::SyncFilter,
-    notifier::Notifier,
-    streams::{Sources, unread::UnreadCounts},
+    connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
     v3::FilterChoice,
 };
 use crate::{
@@ -91,7 +88,7 @@ impl Sync {
     ) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
-            sources: Sources { rooms, users, typing, presence, unread: UnreadCounts::new() },
+            sources: Sources { rooms, users, typing, presence },
             notifier,
             connections: Connections::default(),
             epoch,

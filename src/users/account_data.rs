@@ -17,9 +17,11 @@ use crate::{
     config::Config,
     error::ApiError,
     id::{Interner, RoomNid},
+    push::odd::IGNORED_USERS,
     storage::{
         rows::users::AccountDataRow,
         schema::{
+            pushers::PUSH_RULE_CHANGES,
             rooms::{MEMBERSHIPS, MembershipKey},
             users::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, AccountDataChangeKey, AccountDataKey},
         },
@@ -27,8 +29,7 @@ use crate::{
     },
 };
 
-/// The type of the push rules.
-pub const PUSH_RULES: &str = "m.push_rules";
+pub use crate::push::odd::PUSH_RULES;
 /// The type of the read marker.
 pub const FULLY_READ: &str = "m.fully_read";
 
@@ -258,6 +259,12 @@ fn write(key: &AccountDataKey, old: Option<&AccountDataRow>, content: &[u8]) -> 
         batch.delete(&ACCOUNT_DATA_CHANGES, &change(old.position));
     }
     batch.put(&ACCOUNT_DATA_CHANGES, &change(position), &());
+    if key.room == GLOBAL && [PUSH_RULES, IGNORED_USERS].contains(&key.kind.as_str()) {
+        if let Some(old) = old {
+            batch.delete(&PUSH_RULE_CHANGES, &old.position);
+        }
+        batch.put(&PUSH_RULE_CHANGES, &position, &key.user_id.clone().into_bytes());
+    }
     batch
 }
 

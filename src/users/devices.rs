@@ -9,6 +9,7 @@ use ruma::{DeviceId, OwnedDeviceId, UserId};
 
 use super::{
     accounts::{ATTEMPTS, busy, commit},
+    pushers::end_with_devices,
     sessions::{KIND_ACCESS, Sessions, device_key},
 };
 use crate::{
@@ -182,9 +183,12 @@ pub(super) async fn remove(
         if chosen.is_empty() {
             return Ok(());
         }
+        let user = user_id.to_owned();
         let read = store.read(move |reader| {
             let mut batch = Batch::new();
             let mut ended = Vec::new();
+            let ids = chosen.iter().map(|(key, _)| key.device_id.clone()).collect();
+            end_with_devices(reader, &mut batch, interner, (&user, &ids))?;
             for (key, row) in &chosen {
                 batch.check(&DEVICES, key, Some(row));
                 batch.delete(&DEVICES, key);

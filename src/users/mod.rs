@@ -26,6 +26,7 @@ mod masquerade;
 mod passwords;
 mod profiles;
 mod push_rules;
+mod pushers;
 mod registration;
 mod registration_tokens;
 pub mod secret;
@@ -53,6 +54,7 @@ pub use self::{
     login::{Login, LoginAttempt, LoginName, LoginProof},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
+    pushers::{NewPusher, Pushers, of_user as pushers_of, users_with_pushers},
     registration::{Registration, RegistrationAttempt},
     registration_tokens::{RegistrationTokens, TokenChange},
     sessions::{IssuedSession, Liveness, NewSession, Sessions, expired_token},
@@ -87,6 +89,7 @@ struct Parts {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    pushers: Pushers,
     tags: Tags,
     filters: Filters,
     ids: ThirdPartyIds,
@@ -136,6 +139,7 @@ impl Users {
         Self(Arc::new(Parts {
             profiles: Profiles::new(store.clone(), config),
             push_rules: PushRules::new(account_data.clone()),
+            pushers: Pushers::new(store.clone(), interner, config, clock.clone()),
             tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),
             registration_tokens: RegistrationTokens::new(store.clone()),
@@ -206,6 +210,11 @@ impl Users {
     /// Push rules.
     pub fn push_rules(&self) -> &PushRules {
         &self.0.push_rules
+    }
+
+    /// Pushers.
+    pub fn pushers(&self) -> &Pushers {
+        &self.0.pushers
     }
 
     /// Tags of rooms.

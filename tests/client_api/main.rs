@@ -40,6 +40,8 @@ mod relations;
 mod reports;
 mod room_summary;
 mod registration_tokens;
+mod push_counts;
+mod pushers;
 mod rooms;
 mod routes;
 mod search;

@@ -5,6 +5,7 @@ pub mod delayed_events;
 pub mod reports;
 pub mod accounts;
 pub mod media;
+pub mod push;
 pub mod rooms;
 pub mod users;
 

@@ -175,7 +175,7 @@ impl EventFlags {
     pub const SOFT_FAILED: Self = Self(8);
     /// It came without the state before it.
     pub const OUTLIER: Self = Self(16);
-    /// The default push rules notify of it.
+    /// The default push rules notify somebody of it.
     pub const NOTIFIES: Self = Self(32);
     /// Other events relate to it in a way that is aggregated: only then there is something to look
     /// up when it is told to a client. Stays when they are gone.

@@ -10,6 +10,8 @@ pub mod appservices;
 pub mod ephemeral;
 pub mod reports;
 pub mod media;
+pub mod push;
+pub mod pushers;
 pub mod rooms;
 pub mod search;
 pub mod server;

@@ -44,7 +44,6 @@ pub(crate) struct Sources {
     pub(crate) users: Users,
     pub(crate) typing: Typing,
     pub(crate) presence: Presence,
-    pub(crate) unread: unread::UnreadCounts,
 }
 
 /// One read step of a sync.

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use ruma::OwnedRoomId;
+use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Serialize;
 
-use crate::sync::streams::{ClientEvent, summary::Summary, unread::Unread};
+use crate::sync::streams::{ClientEvent, summary::Summary, unread::UnreadCounts};
 
 /// A list of events.
 #[derive(Debug, Default, Serialize)]
@@ -83,7 +83,9 @@ pub(super) struct JoinedRoom {
     pub(super) timeline: Timeline,
     pub(super) ephemeral: Events,
     pub(super) account_data: Events,
-    pub(super) unread_notifications: Unread,
+    pub(super) unread_notifications: UnreadCounts,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) unread_thread_notifications: BTreeMap<OwnedEventId, UnreadCounts>,
 }
 
 /// A room that the user is invited to.

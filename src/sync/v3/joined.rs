@@ -1,5 +1,7 @@
 //! Rooms that the user has joined.
 
+use std::collections::BTreeMap;
+
 use kv::Position;
 
 use super::{
@@ -73,13 +75,16 @@ impl Build<'_> {
         if nothing && since.is_some() && !self.request.full_state {
             return Ok(None);
         }
+        let unread = unread::read(&self.step, room, row, positions)?;
+        let by_thread = self.step.filter.unread_by_thread;
         Ok(Some(JoinedRoom {
             summary,
             state: self.request.state_form.state(state),
             timeline: self.timeline(&mut viewer, &window)?,
             ephemeral: ephemeral.into(),
             account_data: account_data.into(),
-            unread_notifications: unread::read(&self.step, room, row, positions)?,
+            unread_notifications: if by_thread { unread.main } else { unread.whole() },
+            unread_thread_notifications: if by_thread { unread.threads } else { BTreeMap::new() },
         }))
     }
 

@@ -1,5 +1,6 @@
 //! `GET /sync` against rooms and users on the memory engine.
 
+mod counts;
 mod flows;
 mod gaps;
 mod polls;

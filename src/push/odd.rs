@@ -1,0 +1,418 @@
+//! The users whose push rules differ from the default, and the rooms they are in: kept in memory.
+//!
+//! `users` writes a line for each change of rules or of whom a user ignores; whoever looks takes in
+//! the lines that it has not seen, so what it knows is never older than its view of the store. The
+//! first look reads all users who ever changed their rules. Changes of membership come from the
+//! commit of `rooms`, which knows them.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+};
+
+use kv::{Direction, Error, Position, Reader};
+use parking_lot::Mutex;
+use ruma::{
+    OwnedUserId, RoomId, UserId,
+    push::{Action, AnyPushRuleRef, PushCondition, Ruleset},
+};
+use serde::Deserialize;
+
+use super::rules::verdict;
+use crate::{
+    id::RoomNid,
+    storage::{
+        rows::{Membership, push::Counts},
+        schema::{
+            pushers::PUSH_RULE_CHANGES,
+            rooms::MEMBERSHIPS,
+            users::{ACCOUNT_DATA, AccountDataKey},
+        },
+    },
+};
+
+/// The account data that rules depend on.
+pub const PUSH_RULES: &str = "m.push_rules";
+/// The account data that names whom a user ignores.
+pub const IGNORED_USERS: &str = "m.ignored_user_list";
+
+/// How many changes of membership are remembered for views that are older than they are.
+const RECENT_MAX: usize = 4_096;
+
+/// Knows the users whose rules differ. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Push(Arc<Mutex<Index>>);
+
+/// A user whose rules differ from the default.
+#[derive(Debug)]
+pub struct OddUser {
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// The rules.
+    pub rules: Ruleset,
+    /// Whom the user ignores.
+    pub ignored: HashSet<OwnedUserId>,
+    /// Whether the rules ask for the user's name in the room.
+    pub asks_name: bool,
+    /// Whether the rules ask for what the sender may do.
+    pub asks_sender: bool,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    /// The last change of rules that is known.
+    at: Position,
+    users: HashMap<OwnedUserId, Entry>,
+    rooms: HashMap<RoomNid, HashSet<OwnedUserId>>,
+    recent: VecDeque<(Position, OwnedUserId, RoomNid, bool)>,
+    /// Changes of membership up to here are forgotten.
+    forgotten: Position,
+}
+
+#[derive(Debug)]
+struct Entry {
+    user: Arc<OddUser>,
+    rooms: HashSet<RoomNid>,
+}
+
+struct Loaded {
+    changed: Position,
+    user_id: OwnedUserId,
+    /// `None`: the rules are the default ones.
+    user: Option<OddUser>,
+    rooms: HashSet<RoomNid>,
+}
+
+impl Push {
+    /// The odd users of a room.
+    pub fn odd_members(
+        &self,
+        reader: &Reader<'_>,
+        room: RoomNid,
+    ) -> Result<Vec<Arc<OddUser>>, Error> {
+        self.refresh(reader)?;
+        let index = self.0.lock();
+        let Some(members) = index.rooms.get(&room) else { return Ok(Vec::new()) };
+        let known = members.iter().filter_map(|user| index.users.get(user));
+        Ok(known.map(|entry| entry.user.clone()).collect())
+    }
+
+    /// A user, when their rules differ.
+    pub fn odd_user(
+        &self,
+        reader: &Reader<'_>,
+        user_id: &UserId,
+    ) -> Result<Option<Arc<OddUser>>, Error> {
+        self.refresh(reader)?;
+        Ok(self.0.lock().users.get(user_id).map(|entry| entry.user.clone()))
+    }
+
+    /// Takes in that a user of this server has joined or left a room.
+    pub fn membership_changed(
+        &self,
+        position: Position,
+        user_id: &UserId,
+        room: RoomNid,
+        joined: bool,
+    ) {
+        let mut index = self.0.lock();
+        index.set_member(user_id, room, joined);
+        index.recent.push_back((position, user_id.to_owned(), room, joined));
+        if index.recent.len() > RECENT_MAX
+            && let Some((position, ..)) = index.recent.pop_front()
+        {
+            index.forgotten = index.forgotten.max(position);
+        }
+    }
+
+    /// Takes in the changes of rules that this view has.
+    fn refresh(&self, reader: &Reader<'_>) -> Result<(), Error> {
+        let at = self.0.lock().at;
+        let range = PUSH_RULE_CHANGES.range(Bound::Excluded(&at), Bound::<&Position>::Unbounded);
+        let changes = reader.scan(&PUSH_RULE_CHANGES, &range, Direction::Forward, usize::MAX)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut loaded: HashMap<OwnedUserId, Loaded> = HashMap::new();
+        for (changed, user_id) in changes {
+            let Some(user_id) = parse_user(&user_id) else { continue };
+            let user = load(reader, user_id.clone(), changed)?;
+            loaded.insert(user_id, user);
+        }
+        // Nothing is taken in before all was read: a read in memory may be one that is given up.
+        let view = reader.position();
+        let mut index = self.0.lock();
+        if index.forgotten <= view {
+            index.take_in(loaded.into_values(), view);
+        }
+        Ok(())
+    }
+}
+
+impl Index {
+    fn take_in(&mut self, loaded: impl Iterator<Item = Loaded>, view: Position) {
+        let known = self.at;
+        for Loaded { changed, user_id, user, mut rooms } in loaded {
+            self.at = self.at.max(changed);
+            if changed <= known {
+                continue;
+            }
+            if let Some(entry) = self.users.remove(&user_id) {
+                for room in entry.rooms {
+                    self.remove_member(&user_id, room);
+                }
+            }
+            let Some(user) = user else { continue };
+            for (position, member, room, joined) in &self.recent {
+                if *position > view && *member == user_id {
+                    if *joined {
+                        rooms.insert(*room);
+                    } else {
+                        rooms.remove(room);
+                    }
+                }
+            }
+            for &room in &rooms {
+                self.rooms.entry(room).or_default().insert(user_id.clone());
+            }
+            self.users.insert(user_id, Entry { user: Arc::new(user), rooms });
+        }
+    }
+
+    fn set_member(&mut self, user_id: &UserId, room: RoomNid, joined: bool) {
+        let Some(entry) = self.users.get_mut(user_id) else { return };
+        if joined {
+            entry.rooms.insert(room);
+            self.rooms.entry(room).or_default().insert(user_id.to_owned());
+        } else {
+            entry.rooms.remove(&room);
+            self.remove_member(user_id, room);
+        }
+    }
+
+    fn remove_member(&mut self, user_id: &UserId, room: RoomNid) {
+        if let Some(members) = self.rooms.get_mut(&room) {
+            members.remove(user_id);
+            if members.is_empty() {
+                self.rooms.remove(&room);
+            }
+        }
+    }
+}
+
+fn parse_user(bytes: &[u8]) -> Option<OwnedUserId> {
+    std::str::from_utf8(bytes).ok().and_then(|text| UserId::parse(text).ok())
+}
+
+fn load(reader: &Reader<'_>, user_id: OwnedUserId, changed: Position) -> Result<Loaded, Error> {
+    let rules = account_data(reader, &user_id, PUSH_RULES)?;
+    let ignored = account_data(reader, &user_id, IGNORED_USERS)?;
+    let user = OddUser::new(user_id.clone(), parse(&user_id, rules.as_deref()), ignored.as_deref());
+    let mut rooms = HashSet::new();
+    if user.is_some() {
+        let range = MEMBERSHIPS.prefix(&user_id.to_string());
+        reader.for_each(&MEMBERSHIPS, &range, Direction::Forward, |key, row| {
+            if row.membership == Membership::Join {
+                rooms.insert(key.room);
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(Loaded { changed, user_id, user, rooms })
+}
+
+/// The content of global account data, as `users` keeps it: in parts.
+fn account_data(reader: &Reader<'_>, user: &UserId, kind: &str) -> Result<Option<String>, Error> {
+    let key = AccountDataKey {
+        user_id: user.to_string(),
+        room: RoomNid(0),
+        kind: kind.to_owned(),
+        part: 0,
+    };
+    let Some(first) = reader.get(&ACCOUNT_DATA, &key)? else { return Ok(None) };
+    let keys: Vec<_> =
+        (1..first.parts).map(|part| AccountDataKey { part, ..key.clone() }).collect();
+    let mut bytes = first.content;
+    for row in reader.get_many(&ACCOUNT_DATA, &keys)? {
+        bytes.extend(row.map(|row| row.content).unwrap_or_default());
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| Error::Corrupt {
+        table: ACCOUNT_DATA.name,
+        key: format!("{user} {kind}"),
+        reason: "the content is not JSON".to_owned(),
+    })
+}
+
+/// The rules of a user by the content of `m.push_rules`; the default ones without it, and where it
+/// cannot be read.
+fn parse(user_id: &UserId, content: Option<&str>) -> Ruleset {
+    #[derive(Deserialize)]
+    struct Content {
+        global: Ruleset,
+    }
+    let defaults = Ruleset::server_default(user_id);
+    let Some(content) = content else { return defaults };
+    match serde_json::from_str::<Content>(content) {
+        Ok(Content { global: mut rules }) => {
+            rules.update_with_server_default(defaults);
+            rules
+        }
+        Err(error) => {
+            tracing::error!(%user_id, %error, "push rules are unreadable; the default ones count");
+            defaults
+        }
+    }
+}
+
+/// The users in the content of `m.ignored_user_list`.
+fn parse_ignored(content: Option<&str>) -> HashSet<OwnedUserId> {
+    #[derive(Deserialize)]
+    struct Content {
+        ignored_users: serde_json::Map<String, serde_json::Value>,
+    }
+    // Clients write this; what cannot be read ignores nobody, as in sync.
+    let content = content.and_then(|content| serde_json::from_str::<Content>(content).ok());
+    let ignored = content.map(|content| content.ignored_users).unwrap_or_default();
+    ignored.keys().filter_map(|user| UserId::parse(user).ok()).collect()
+}
+
+impl OddUser {
+    /// `None` when nothing differs that counts.
+    fn new(user_id: OwnedUserId, rules: Ruleset, ignored: Option<&str>) -> Option<Self> {
+        let ignored = parse_ignored(ignored);
+        let defaults = Ruleset::server_default(&user_id);
+        if ignored.is_empty() && essence(&rules) == essence(&defaults) {
+            return None;
+        }
+        let any =
+            |wanted: fn(&PushCondition) -> bool| rules.iter().flat_map(conditions).any(wanted);
+        #[expect(deprecated, reason = "users may still have rules with it")]
+        let asks_name = any(|condition| matches!(condition, PushCondition::ContainsDisplayName));
+        let asks_sender =
+            any(|condition| matches!(condition, PushCondition::SenderNotificationPermission(_)));
+        Some(Self { user_id, rules, ignored, asks_name, asks_sender })
+    }
+
+    /// Whether nothing in this room notifies the user, whatever it is.
+    pub fn mutes(&self, room_id: &RoomId) -> bool {
+        for rule in self.rules.iter().filter(|rule| rule.enabled()) {
+            match reach(rule, room_id) {
+                Reach::Nothing => {}
+                Reach::Everything => return verdict(rule.actions()) == Counts::ZERO,
+                Reach::Some if verdict(rule.actions()) == Counts::ZERO => {}
+                Reach::Some => return false,
+            }
+        }
+        true
+    }
+}
+
+fn conditions(rule: AnyPushRuleRef<'_>) -> &[PushCondition] {
+    match rule {
+        AnyPushRuleRef::Override(rule)
+        | AnyPushRuleRef::Underride(rule)
+        | AnyPushRuleRef::PostContent(rule) => &rule.conditions,
+        _ => &[],
+    }
+}
+
+/// What rules say, less what makes no difference to counts.
+fn essence(rules: &Ruleset) -> Vec<(String, String, Counts)> {
+    let enabled = rules.iter().filter(|rule| rule.enabled());
+    enabled
+        .map(|rule| {
+            let conditions = match rule {
+                AnyPushRuleRef::Content(rule) => rule.pattern.clone(),
+                rule => serde_json::to_string(conditions(rule)).unwrap_or_default(),
+            };
+            (rule.rule_id().to_owned(), conditions, verdict(rule.actions()))
+        })
+        .collect()
+}
+
+/// Which events of a room a rule can apply to.
+enum Reach {
+    Nothing,
+    Some,
+    Everything,
+}
+
+fn reach(rule: AnyPushRuleRef<'_>, room_id: &RoomId) -> Reach {
+    let conditions = match rule {
+        AnyPushRuleRef::Room(rule) if rule.rule_id == *room_id => return Reach::Everything,
+        AnyPushRuleRef::Room(_) => return Reach::Nothing,
+        AnyPushRuleRef::Override(_) | AnyPushRuleRef::Underride(_) => conditions(rule),
+        _ => return Reach::Some,
+    };
+    let mut reach = Reach::Everything;
+    for condition in conditions {
+        match condition {
+            PushCondition::EventMatch(data)
+                if data.key == "room_id" && !data.pattern.contains(['*', '?']) =>
+            {
+                if data.pattern != room_id.as_str() {
+                    return Reach::Nothing;
+                }
+            }
+            _ => reach = Reach::Some,
+        }
+    }
+    reach
+}
+
+/// Whether actions make a sound; for the priority of a push.
+pub fn is_loud(actions: &[Action]) -> bool {
+    actions.iter().any(|action| action.is_highlight() || action.sound().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{push::*, room_id, user_id};
+
+    use super::*;
+
+    fn alice() -> Ruleset {
+        Ruleset::server_default(user_id!("@alice:hs1"))
+    }
+
+    fn odd(rules: Ruleset) -> Option<OddUser> {
+        OddUser::new(user_id!("@alice:hs1").to_owned(), rules, None)
+    }
+
+    #[test]
+    fn only_what_counts_makes_a_user_odd() {
+        assert!(odd(alice()).is_none());
+        let mut louder = alice();
+        let loud = vec![Action::Notify, Action::SetTweak(Tweak::Sound("ring".into()))];
+        louder.set_actions(RuleKind::Underride, ".m.rule.message", loud).unwrap();
+        assert!(odd(louder).is_none());
+        let mut quiet = alice();
+        quiet.set_enabled(RuleKind::Underride, ".m.rule.message", false).unwrap();
+        assert!(odd(quiet).is_some());
+        let ignored = r#"{"ignored_users":{"@bob:hs1":{}}}"#;
+        let ignoring = OddUser::new(user_id!("@alice:hs1").to_owned(), alice(), Some(ignored));
+        assert!(ignoring.unwrap().ignored.contains(user_id!("@bob:hs1")));
+    }
+
+    #[test]
+    fn a_muted_room_is_known_as_such() {
+        let (here, there) = (room_id!("!here:hs1"), room_id!("!there:hs1"));
+        let mut rules = alice();
+        let condition =
+            PushCondition::EventMatch(EventMatchConditionData::new("room_id".into(), here.into()));
+        let mute = NewConditionalPushRule::new(here.to_string(), vec![condition], Vec::new());
+        rules.insert(NewPushRule::Override(mute), None, None).unwrap();
+        let user = odd(rules).unwrap();
+        assert!(user.mutes(here));
+        assert!(!user.mutes(there));
+        let mut rules = alice();
+        let only = NewSimplePushRule::new(there.to_owned(), Vec::new());
+        rules.insert(NewPushRule::Room(only), None, None).unwrap();
+        // Mentions still come through a rule of the room.
+        assert!(!odd(rules).unwrap().mutes(there));
+        let mut rules = alice();
+        rules.set_enabled(RuleKind::Override, ".m.rule.master", true).unwrap();
+        assert!(odd(rules).unwrap().mutes(here));
+    }
+}
