@@ -34,7 +34,8 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 2] = ["uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+const UNSTABLE_FEATURES: [&str; 3] =
+    ["org.matrix.simplified_msc3575", "uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>

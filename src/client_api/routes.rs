@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{
     ClientApi, account_routes::account_routes, alias, create_room, membership_change, read_marker,
-    read_routes::read_routes, receipt, send, sync, typing,
+    read_routes::read_routes, receipt, send, sync, sync_sliding, threads, typing,
 };
 use crate::http::{Options, Routes};
 
@@ -29,6 +29,11 @@ pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
 fn sync_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .add_raw(&Method::GET, sync::PATHS, sync::sync_events)
+        .add_rendered(Options::DEFAULT.changes_nothing(), sync_sliding::sync_events)
+        .add(sync_sliding::get_thread_subscriptions_changes)
+        .add(threads::get_thread_subscription)
+        .add(threads::subscribe_thread)
+        .add(threads::unsubscribe_thread)
         .add(typing::create_typing_event)
         .add(receipt::create_receipt)
         .add(read_marker::set_read_marker)

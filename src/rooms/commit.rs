@@ -10,6 +10,7 @@ use kv::{Batch, Json, Position};
 
 use super::{
     Room, Rooms,
+    bump::bumps,
     event::StoredEvent,
     head::Head,
     redaction::RedactionCommit,
@@ -25,8 +26,8 @@ use crate::{
         schema::rooms::{
             EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
             MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, RELATIONS,
-            ROOM_HEADS, ROOMS, RelationKey, STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS,
-            TimelineKey, TransactionKey,
+            ROOM_BUMPS, ROOM_HEADS, ROOMS, RelationKey, STATE_KEYS, StateKeyKey, TIMELINE,
+            TRANSACTIONS, TimelineKey, TransactionKey,
         },
         topic,
     },
@@ -92,6 +93,11 @@ impl RoomCommit {
         }
         if self.events.iter().any(|event| event.timeline.is_some()) {
             batch.touch(topic::room(topic::ROOM_EVENTS, room));
+        }
+        let bumps = |event: &&EventCommit| event.timeline.is_some() && bumps(&event.event.pdu);
+        if let Some(event) = self.events.iter().rev().find(bumps) {
+            batch.put(&ROOM_BUMPS, &room, &event.position);
+            batch.touch(topic::room(topic::ROOM_BUMP, room));
         }
         state::apply(room, &self.state_writes, &mut batch);
         batch.append(self.extra.clone());

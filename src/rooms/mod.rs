@@ -7,6 +7,7 @@
 
 pub mod alias;
 mod auth;
+pub mod bump;
 mod commit;
 pub mod compose;
 pub mod create;

@@ -19,6 +19,11 @@ pub const USER_SESSIONS: u8 = 6;
 /// Messages for a user's devices, or device lists the user follows, changed.
 pub const USER_DEVICES: u8 = 7;
 
+/// The threads that a user follows changed.
+pub const USER_THREAD_SUBSCRIPTIONS: u8 = 10;
+/// Something happened in a room that moves it up in lists of rooms.
+pub const ROOM_BUMP: u8 = 15;
+
 /// A topic of a room.
 pub const fn room(space: u8, room: RoomNid) -> Topic {
     Topic { space, id: room.0 }

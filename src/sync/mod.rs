@@ -8,6 +8,7 @@ mod connections;
 mod filter;
 pub mod notifier;
 mod room_table;
+pub mod sliding;
 mod streams;
 pub mod token;
 pub mod v3;
@@ -23,6 +24,7 @@ use self::{
     connections::Connections,
     filter::SyncFilter,
     notifier::Notifier,
+    sliding::{connection::SlidingConnections, lists::RoomFacts},
     streams::{Sources, unread::UnreadCounts},
     v3::FilterChoice,
 };
@@ -48,6 +50,10 @@ struct Inner {
     sources: Sources,
     notifier: Notifier,
     connections: Connections,
+    /// What the clients of sliding sync know.
+    sliding: SlidingConnections,
+    /// What is remembered of rooms for the filters of sliding sync.
+    room_facts: RoomFacts,
     /// The epoch of the database.
     epoch: u64,
     /// Stored filters never change.
@@ -85,6 +91,8 @@ impl Sync {
             sources: Sources { rooms, users, typing, unread: UnreadCounts::new() },
             notifier,
             connections: Connections::default(),
+            sliding: SlidingConnections::new(),
+            room_facts: RoomFacts::new(),
             epoch,
             filters: Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES_MAX, Weight),
             sessions: Mutex::default(),

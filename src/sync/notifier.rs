@@ -18,7 +18,7 @@ use crate::{
         rows::{Membership, TimelinePosition},
         schema::{
             ephemeral::{RECEIPTS_BY_POSITION, ReceiptPositionKey},
-            rooms::{MEMBERSHIPS, TIMELINE, TimelineKey},
+            rooms::{MEMBERSHIPS, ROOM_BUMPS, TIMELINE, TimelineKey},
         },
     },
 };
@@ -167,5 +167,6 @@ fn last_positions(reader: &Reader<'_>, room: RoomNid) -> Result<RoomPositions, k
         events: event.map_or(Position::ZERO, |(key, _)| key.position.position),
         receipts: receipt.map_or(Position::ZERO, |(key, _)| key.position),
         typing: Position::ZERO,
+        bumped: reader.get(&ROOM_BUMPS, &room)?.unwrap_or_default(),
     })
 }

@@ -20,6 +20,7 @@ mod registration;
 pub mod secret;
 mod sessions;
 mod tags;
+mod thread_subscriptions;
 pub mod uiaa;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use self::{
     registration::{Registration, RegistrationAttempt},
     sessions::{IssuedSession, Liveness, NewSession, Sessions, expired_token},
     tags::Tags,
+    thread_subscriptions::{ThreadSubscription, ThreadSubscriptions},
     uiaa::Uiaa,
 };
 use crate::{
@@ -67,6 +69,7 @@ struct Parts {
     account_data: AccountData,
     push_rules: PushRules,
     tags: Tags,
+    thread_subscriptions: ThreadSubscriptions,
     filters: Filters,
 }
 
@@ -93,6 +96,7 @@ impl Users {
             push_rules: PushRules::new(account_data.clone()),
             tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),
+            thread_subscriptions: ThreadSubscriptions::new(store.clone(), interner),
             store,
             interner,
             clock,
@@ -154,6 +158,11 @@ impl Users {
     /// Tags of rooms.
     pub fn tags(&self) -> &Tags {
         &self.0.tags
+    }
+
+    /// The threads that users follow.
+    pub fn thread_subscriptions(&self) -> &ThreadSubscriptions {
+        &self.0.thread_subscriptions
     }
 
     /// Stored filters.
