@@ -10,6 +10,7 @@ use kv::Position;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Serialize, Serializer};
 
+use super::request::{DeviceToken, Extensions, Scope};
 use crate::sync::streams::{ClientEvent, unread::Unread};
 
 /// The whole answer.
@@ -133,6 +134,21 @@ pub(super) struct ExtensionAnswers {
     pub(super) threads: Option<Threads>,
 }
 
+impl ExtensionAnswers {
+    /// What those that are on answer when there is nothing to tell.
+    pub(super) fn nothing(wanted: &Extensions, now: Position) -> Self {
+        let on = |scope: &Option<Scope>| scope.as_ref().map(|_| Ephemeral::default());
+        Self {
+            to_device: wanted.to_device.as_ref().map(|since| ToDevice::nothing(since, now)),
+            e2ee: wanted.e2ee.then(E2ee::without_keys),
+            account_data: wanted.account_data.as_ref().map(|_| AccountData::default()),
+            receipts: on(&wanted.receipts),
+            typing: on(&wanted.typing),
+            threads: wanted.threads.map(|_| Threads::default()),
+        }
+    }
+}
+
 /// Messages for the device. The server keeps none yet.
 #[derive(Debug, Serialize)]
 pub(super) struct ToDevice {
@@ -142,8 +158,8 @@ pub(super) struct ToDevice {
 
 impl ToDevice {
     /// No messages after a token.
-    pub(super) fn nothing(since: &Option<String>, now: Position) -> Self {
-        let next_batch = since.clone().unwrap_or_else(|| now.to_string());
+    fn nothing(since: &DeviceToken, now: Position) -> Self {
+        let next_batch = since.0.clone().unwrap_or_else(|| now.to_string());
         Self { next_batch, events: Vec::new() }
     }
 }
@@ -165,7 +181,7 @@ struct DeviceLists {
 impl E2ee {
     /// What a device without keys is told. The count is there also when it is zero: clients then
     /// make keys.
-    pub(super) fn without_keys() -> Self {
+    fn without_keys() -> Self {
         Self {
             device_lists: DeviceLists::default(),
             device_one_time_keys_count: BTreeMap::from([("signed_curve25519", 0)]),

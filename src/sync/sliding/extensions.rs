@@ -10,7 +10,7 @@ use kv::Position;
 
 use super::{
     answer::{
-        AccountData, E2ee, Ephemeral, ExtensionAnswers, Subscribed, Threads, ToDevice, Unsubscribed,
+        AccountData, Ephemeral, ExtensionAnswers, Subscribed, Threads, Unsubscribed,
     },
     build::Build,
     connection::Told,
@@ -59,9 +59,7 @@ impl Build<'_> {
                 self.delta.generations[place] = self.base.generations[place].wrapping_add(1).max(1);
             }
         }
-        let to_device = wanted.to_device.as_ref();
-        answers.to_device = to_device.map(|since| ToDevice::nothing(since, self.step.now));
-        answers.e2ee = wanted.e2ee.then(E2ee::without_keys);
+        *answers = ExtensionAnswers::nothing(wanted, self.step.now);
         self.delta.account_data = wanted.account_data.is_some();
         if let Some(scope) = &wanted.account_data {
             answers.account_data = Some(self.account_data(scope, targets)?);

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 pub use self::threads::ThreadPage;
 use self::{
-    answer::{Answer, E2ee, ListAnswer, ToDevice},
+    answer::{Answer, ExtensionAnswers, ListAnswer},
     build::Build,
     connection::{Base, Delta, Key, Opened},
     request::Wanted,
@@ -191,9 +191,6 @@ fn quiet(asked: &Asked, now: Position) -> (Answer, Delta) {
     for (list, &count) in asked.wanted.lists.iter().zip(&base.counts) {
         answer.lists.insert(list.name.clone(), ListAnswer { count });
     }
-    let wanted = &asked.wanted.extensions;
-    answer.extensions.to_device =
-        wanted.to_device.as_ref().map(|since| ToDevice::nothing(since, now));
-    answer.extensions.e2ee = wanted.e2ee.then(E2ee::without_keys);
+    answer.extensions = ExtensionAnswers::nothing(&asked.wanted.extensions, now);
     (answer, Delta::none(base, now))
 }

@@ -95,11 +95,14 @@ pub(super) struct Scope {
     pub(super) rooms: Vec<RoomNid>,
 }
 
+/// The token of the messages for the device that the client has, if it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeviceToken(pub(super) Option<String>);
+
 /// The extensions that are on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extensions {
-    /// The token that the client has, when the extension is on.
-    pub(super) to_device: Option<Option<String>>,
+    pub(super) to_device: Option<DeviceToken>,
     pub(super) e2ee: bool,
     pub(super) account_data: Option<Scope>,
     pub(super) receipts: Option<Scope>,
@@ -233,7 +236,10 @@ impl Extensions {
         let limit = threads.limit.map_or(THREADS_MAX, |limit| u64::from(limit).min(THREADS_MAX));
         let limit = usize::try_from(limit).expect("the limit was just clamped");
         Ok(Self {
-            to_device: to_device.enabled.unwrap_or_default().then(|| to_device.since.clone()),
+            to_device: to_device
+                .enabled
+                .unwrap_or_default()
+                .then(|| DeviceToken(to_device.since.clone())),
             e2ee: extensions.e2ee.enabled.unwrap_or_default(),
             account_data: scope(
                 account_data.enabled,
