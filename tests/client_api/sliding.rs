@@ -11,12 +11,22 @@ pub(crate) const PATH: &str = "unstable/org.matrix.simplified_msc3575/sync";
 /// What Element X asks of each room.
 pub(crate) fn element_state() -> Value {
     json!([
-        ["m.room.name", ""], ["m.room.encryption", ""], ["m.room.member", "$LAZY"],
-        ["m.room.member", "$ME"], ["m.room.topic", ""], ["m.room.avatar", ""],
-        ["m.room.canonical_alias", ""], ["m.room.power_levels", ""],
-        ["org.matrix.msc3401.call.member", "*"], ["m.room.join_rules", ""],
-        ["m.room.tombstone", ""], ["m.room.create", ""], ["m.room.history_visibility", ""],
-        ["io.element.functional_members", ""], ["m.space.parent", "*"], ["m.space.child", "*"],
+        ["m.room.name", ""],
+        ["m.room.encryption", ""],
+        ["m.room.member", "$LAZY"],
+        ["m.room.member", "$ME"],
+        ["m.room.topic", ""],
+        ["m.room.avatar", ""],
+        ["m.room.canonical_alias", ""],
+        ["m.room.power_levels", ""],
+        ["org.matrix.msc3401.call.member", "*"],
+        ["m.room.join_rules", ""],
+        ["m.room.tombstone", ""],
+        ["m.room.create", ""],
+        ["m.room.history_visibility", ""],
+        ["io.element.functional_members", ""],
+        ["m.space.parent", "*"],
+        ["m.space.child", "*"],
         ["org.matrix.msc3672.beacon_info", "*"]
     ])
 }
@@ -239,10 +249,10 @@ async fn required_state_knows_wildcards_and_oneself() {
         (json!([["m.space.child", "*"]]), vec!["m.space.child a", "m.space.child b"]),
         (json!([["*", "b"]]), vec!["m.space.child b"]),
         (json!([["m.room.member", "$ME"]]), vec!["m.room.member @bob:example.org"]),
-        (json!([["m.room.member", "*"]]), vec![
-            "m.room.member @alice:example.org",
-            "m.room.member @bob:example.org",
-        ]),
+        (
+            json!([["m.room.member", "*"]]),
+            vec!["m.room.member @alice:example.org", "m.room.member @bob:example.org"],
+        ),
         (json!([["m.room.member", "$LAZY"]]), vec!["m.room.member @alice:example.org"]),
         (json!([["m.room.topic", ""]]), vec![]),
     ];
@@ -313,9 +323,7 @@ async fn the_wishes_of_lists_and_subscriptions_add_up() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.public_room().await;
-    let list = |required: Value, limit: u64| {
-        json!({ "ranges": [[0, 9]], "required_state": required, "timeline_limit": limit })
-    };
+    let list = |required: Value, limit: u64| json!({ "ranges": [[0, 9]], "required_state": required, "timeline_limit": limit });
     let body = json!({
         "lists": {
             "a": list(json!([["m.room.create", ""]]), 1),

@@ -199,9 +199,10 @@ async fn the_scope_of_an_extension_is_kept() {
     let mut both = [listed.clone(), subscribed.clone()];
     both.sort_unstable();
     assert_eq!(told(json!({ "enabled": true })).await, both);
-    assert_eq!(told(json!({ "enabled": true, "rooms": ["*"], "lists": [] })).await, [
-        subscribed.clone()
-    ]);
+    assert_eq!(
+        told(json!({ "enabled": true, "rooms": ["*"], "lists": [] })).await,
+        [subscribed.clone()]
+    );
     assert_eq!(told(json!({ "enabled": true, "rooms": [] })).await, [listed.clone()]);
     let named = told(json!({ "enabled": true, "rooms": [&subscribed], "lists": ["other"] })).await;
     assert_eq!(named, [subscribed]);

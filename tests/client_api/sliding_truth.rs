@@ -35,8 +35,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let pair = || (user.clone(), room.clone());
     let kinds = prop_oneof![Just("m.room.topic"), Just("m.room.name"), Just("org.example")];
     let verbs = prop_oneof![
-        Just("join"), Just("leave"), Just("kick"), Just("ban"), Just("unban"), Just("invite"),
-        Just("forget"), Just("knock"),
+        Just("join"),
+        Just("leave"),
+        Just("kick"),
+        Just("ban"),
+        Just("unban"),
+        Just("invite"),
+        Just("forget"),
+        Just("knock"),
     ];
     let slide = (0..ROOMS, 1..6_usize, proptest::option::of(room.clone()), any::<bool>());
     let step = prop_oneof![
@@ -178,8 +184,9 @@ impl Known {
             known.insert(id.to_owned(), stripped.clone());
             return;
         }
-        let own = list(&told["required_state"])
-            .find(|event| event["type"] == json!("m.room.member") && event["state_key"] == json!(own));
+        let own = list(&told["required_state"]).find(|event| {
+            event["type"] == json!("m.room.member") && event["state_key"] == json!(own)
+        });
         let membership = own.and_then(|event| event["content"]["membership"].as_str());
         if matches!(membership, Some("leave" | "ban")) {
             self.forget(id);
@@ -191,13 +198,17 @@ impl Known {
         if initial {
             self.joined.remove(id);
         }
-        assert!(initial || self.joined.contains_key(id), "news of a room that was never told: {told}");
+        assert!(
+            initial || self.joined.contains_key(id),
+            "news of a room that was never told: {told}"
+        );
         let room = self.joined.entry(id.to_owned()).or_default();
         let name = room.name.clone();
         room.take_state(&told["required_state"]);
         // The name is told by itself.
         room.name = told.get("name").map_or(name, |name| name.as_str().map(str::to_owned));
-        let whole = told["limited"] == json!(true) || told["unstable_expanded_timeline"] == json!(true);
+        let whole =
+            told["limited"] == json!(true) || told["unstable_expanded_timeline"] == json!(true);
         if whole {
             room.timeline.clear();
         }
@@ -256,7 +267,8 @@ impl World<'_> {
             }
             Step::Data(room, value) => {
                 let own = self.users[1].id();
-                let place = room.map_or_else(String::new, |room| format!("rooms/{}/", self.rooms[room]));
+                let place =
+                    room.map_or_else(String::new, |room| format!("rooms/{}/", self.rooms[room]));
                 let path = format!("v3/user/{own}/{place}account_data/org.example.{}", value % 3);
                 self.users[1].put(&path, json!({ "value": value })).await;
             }
@@ -308,7 +320,9 @@ impl World<'_> {
             let expected_state: BTreeMap<_, _> = expected
                 .state
                 .iter()
-                .filter(|((kind, _), _)| self.required == json!([["*", "*"]]) || kind != "org.example")
+                .filter(|((kind, _), _)| {
+                    self.required == json!([["*", "*"]]) || kind != "org.example"
+                })
                 .collect();
             assert_eq!(expected_state, found.state.iter().collect(), "the state of {id}");
             let facts = |room: &Room| (room.name.clone(), room.joined, room.invited, room.unread);
@@ -331,11 +345,8 @@ impl World<'_> {
 
 async fn run(steps: Vec<Step>, all_state: bool) {
     let server = TestServer::new().await;
-    let users = [
-        server.client("alice").await,
-        server.client("bob").await,
-        server.client("carol").await,
-    ];
+    let users =
+        [server.client("alice").await, server.client("bob").await, server.client("carol").await];
     let mut rooms = Vec::new();
     for preset in ["public_chat", "public_chat", "private_chat", "public_chat"] {
         let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
@@ -344,8 +355,14 @@ async fn run(steps: Vec<Step>, all_state: bool) {
         rooms.push(users[0].create_room(wanted).await);
     }
     let every = [
-        "create", "join_rules", "power_levels", "history_visibility", "guest_access", "name",
-        "topic", "member",
+        "create",
+        "join_rules",
+        "power_levels",
+        "history_visibility",
+        "guest_access",
+        "name",
+        "topic",
+        "member",
     ];
     let every: Vec<Value> =
         every.iter().map(|kind| json!([format!("m.room.{kind}"), "*"])).collect();

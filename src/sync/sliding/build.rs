@@ -4,10 +4,7 @@
 //! [`Delta`]. Only rooms that a list or a subscription is about touch storage, and of those only
 //! the ones in which something changed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     answer::{Answer, ListAnswer, RoomAnswer},
@@ -157,14 +154,12 @@ impl<'a> Build<'a> {
 
     /// Rooms that the user forgot need not be remembered.
     fn forget_gone(&mut self, news: &News) {
-        let left: HashMap<RoomNid, bool> = news
+        let forgotten = news
             .memberships
             .iter()
-            .filter(|(_, row)| row.forgotten && row.membership != Membership::Join)
-            .map(|(nid, row)| (*nid, row.forgotten))
-            .collect();
-        let is_told = |nid: &&RoomNid| self.told(**nid).is_some_and(|told| told.kind == Kind::Left);
-        self.delta.gone = left.keys().filter(is_told).copied().collect();
+            .filter(|(_, row)| row.forgotten && row.membership != Membership::Join);
+        let is_told = |nid: &RoomNid| self.told(*nid).is_some_and(|told| told.kind == Kind::Left);
+        self.delta.gone = forgotten.map(|(nid, _)| *nid).filter(is_told).collect();
     }
 }
 

@@ -9,9 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use kv::Position;
 
 use super::{
-    answer::{
-        AccountData, Ephemeral, ExtensionAnswers, Subscribed, Threads, Unsubscribed,
-    },
+    answer::{AccountData, Ephemeral, ExtensionAnswers, Subscribed, Threads, Unsubscribed},
     build::Build,
     connection::Told,
     lists::{Entry, Target},

@@ -41,6 +41,8 @@ const THREADS_MAX: u64 = 100;
 pub(super) struct Required {
     /// Single entries, sorted.
     pub(super) exact: Vec<StateKeyNid>,
+    /// Those of them that are members, sorted: they are not found by going through the other state.
+    pub(super) members: Vec<StateKeyNid>,
     /// Whole types, sorted.
     pub(super) types: Vec<u64>,
     /// One state key of every type, sorted: numbered as of a type `*`.
@@ -313,12 +315,17 @@ impl Required {
 
     fn add(&mut self, event_type: &str, state_key: &str, interner: &Interner) {
         let key = interner.state_key(event_type, state_key);
+        if event_type == "m.room.member" {
+            self.members.push(key);
+        }
         if event_type == "*" { self.keys.push(key) } else { self.exact.push(key) }
     }
 
     fn tidy(&mut self) {
         self.exact.sort_unstable();
         self.exact.dedup();
+        self.members.sort_unstable();
+        self.members.dedup();
         self.types.sort_unstable();
         self.types.dedup();
         self.keys.sort_unstable();
@@ -327,6 +334,7 @@ impl Required {
 
     fn join(&mut self, other: &Self) {
         self.exact.extend(&other.exact);
+        self.members.extend(&other.members);
         self.types.extend(&other.types);
         self.keys.extend(&other.keys);
         self.all |= other.all;
@@ -344,6 +352,7 @@ impl Required {
         let is_new = |key: &&StateKeyNid| other.exact.binary_search(key).is_err();
         Self {
             exact: self.exact.iter().filter(is_new).copied().collect(),
+            members: self.members.iter().filter(is_new).copied().collect(),
             types: self
                 .types
                 .iter()

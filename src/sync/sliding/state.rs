@@ -124,8 +124,10 @@ impl Build<'_> {
                 }
             }
         }
+        // Whoever went through all other state has found what there is of it.
+        let keys = if required.needs_scan() { &required.members } else { &required.exact };
         let missing: Vec<StateKeyNid> =
-            required.exact.iter().filter(|key| !selected.contains_key(key)).copied().collect();
+            keys.iter().filter(|key| !selected.contains_key(key)).copied().collect();
         let found = state::lookup_many(self.step.reader, room.nid, at, &missing)?;
         selected
             .extend(missing.into_iter().zip(found).filter_map(|(key, event)| Some((key, event?))));
