@@ -187,7 +187,7 @@ async fn what_is_new_wakes_a_poll_and_only_that_is_told() {
     let told = slide(&bob, Some(&pos(&told)), &rooms).await;
     assert_eq!(state(&told["rooms"][&room]), [] as [&str; 0], "now alice is known");
     alice.set(&room, "m.room.topic", json!({ "topic": "t" })).await;
-    alice.set(&room, "m.room.guest_access", json!({ "guest_access": "forbidden" })).await;
+    alice.set(&room, "m.room.guest_access", json!({ "guest_access": "can_join" })).await;
     let told = slide(&bob, Some(&pos(&told)), &rooms).await;
     assert_eq!(state(&told["rooms"][&room]), ["m.room.topic"]);
     assert_eq!(told["rooms"][&room]["limited"], json!(true), "two events, one is shown");
