@@ -462,3 +462,66 @@ async fn a_poll_ends_when_its_session_does() {
     let (ended, _) = tokio::join!(poll, logout);
     assert_eq!(ended.outcome(), (401, "M_UNKNOWN_TOKEN"));
 }
+
+#[tokio::test]
+async fn a_request_without_news_reads_nothing() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    alice.public_room().await;
+    let (body, other) = (all_rooms(19), bob.public_room().await);
+    let mut last = pos(&slide(&alice, None, &body).await);
+    bob.send(&other, "not for alice").await;
+    for _ in 0..2 {
+        let before = server.server.store.counters();
+        let told = slide(&alice, Some(&last), &body).await;
+        let after = server.server.store.counters();
+        assert_eq!(told["lists"]["all_rooms"]["count"], json!(1));
+        let reads = (after.gets - before.gets, after.seeks - before.seeks);
+        assert_eq!((reads, after.batches - before.batches), ((0, 0), 0));
+        last = pos(&told);
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_depends_on_the_window_and_not_on_the_rooms() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let reads = |last: u64| {
+        let (server, alice) = (&server, alice.clone());
+        async move {
+            // The first one loads what the server knows of the user's rooms.
+            slide(&alice, None, &all_rooms(last)).await;
+            let before = server.server.store.counters();
+            slide(&alice, None, &all_rooms(last)).await;
+            let after = server.server.store.counters();
+            after.gets - before.gets + after.seeks - before.seeks
+        }
+    };
+    for _ in 0..5 {
+        alice.public_room().await;
+    }
+    let few = reads(4).await;
+    for _ in 0..25 {
+        alice.public_room().await;
+    }
+    assert_eq!(reads(4).await, few, "30 rooms cost as much as 5");
+    let whole = reads(29).await;
+    assert!(whole > 4 * few, "{whole} against {few}");
+    assert!(few < 5 * 100, "{few} reads for 5 rooms");
+}
+
+#[tokio::test]
+async fn after_a_restart_clients_begin_anew_and_find_the_same_order() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let rooms = [alice.public_room().await, alice.public_room().await];
+    alice.send(&rooms[0], "news").await;
+    alice.set(&rooms[1], "m.room.topic", json!({ "topic": "none" })).await;
+    let body = all_rooms(0);
+    let last = pos(&slide(&alice, None, &body).await);
+    let (server, user) = (server.restarted().await, alice.user.clone());
+    let alice = Client { server: &server, user };
+    let expired = try_slide(&alice, (Some(&last), 0), &body).await;
+    assert_eq!(expired.outcome(), (400, "M_UNKNOWN_POS"));
+    assert_eq!(room_ids(&slide(&alice, None, &body).await), [rooms[0].clone()]);
+}

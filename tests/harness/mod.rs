@@ -153,6 +153,12 @@ impl TestServer {
         Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await
     }
 
+    /// Another server on what this one has stored.
+    pub(crate) async fn restarted(&self) -> Self {
+        let config = Config::clone(&self.server.config);
+        Self::build(config, self.server.store.clone(), self.clock.clone()).await
+    }
+
     async fn build(config: Config, store: Store, clock: Clock) -> Self {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");
