@@ -42,20 +42,20 @@ pub(super) async fn subscribe_thread(
     auth: Requester,
     request: subscribe_thread::unstable::Request,
 ) -> Result<subscribe_thread::unstable::Response, ApiError> {
-    let root = &*request.thread_root;
-    let room = readable_thread(&app, &auth.user_id, (&request.room_id, root)).await?;
+    let thread_root = &*request.thread_root;
+    let room = readable_thread(&app, &auth.user_id, (&request.room_id, thread_root)).await?;
     let cause = match &request.automatic {
         None => None,
-        Some(cause) if cause == root => return Err(not_in_thread()),
+        Some(cause) if cause == thread_root => return Err(not_in_thread()),
         Some(cause) => {
-            let thread = Thread::from_request(&ReceiptThread::Thread(root.to_owned()))?;
+            let thread = Thread::from_request(&ReceiptThread::Thread(thread_root.to_owned()))?;
             let place = readable_place(&app.rooms, &room, &auth.user_id, (cause, &thread)).await;
             Some(place.map_err(|error| {
                 if error.status == StatusCode::BAD_REQUEST { not_in_thread() } else { error }
             })?)
         }
     };
-    let thread: (RoomNid, &EventId) = (room.nid, root);
+    let thread: (RoomNid, &EventId) = (room.nid, thread_root);
     app.users.thread_subscriptions().subscribe(&auth.user_id, thread, cause).await?;
     Ok(subscribe_thread::unstable::Response::new())
 }
@@ -67,9 +67,9 @@ pub(super) async fn unsubscribe_thread(
     auth: Requester,
     request: unsubscribe_thread::unstable::Request,
 ) -> Result<unsubscribe_thread::unstable::Response, ApiError> {
-    let root = &*request.thread_root;
-    let room = readable_thread(&app, &auth.user_id, (&request.room_id, root)).await?;
-    app.users.thread_subscriptions().unsubscribe(&auth.user_id, room.nid, root).await?;
+    let thread_root = &*request.thread_root;
+    let room = readable_thread(&app, &auth.user_id, (&request.room_id, thread_root)).await?;
+    app.users.thread_subscriptions().unsubscribe(&auth.user_id, room.nid, thread_root).await?;
     Ok(unsubscribe_thread::unstable::Response::new())
 }
 
@@ -77,11 +77,11 @@ pub(super) async fn unsubscribe_thread(
 async fn readable_thread(
     app: &ClientApi,
     user_id: &UserId,
-    (room_id, root): (&RoomId, &EventId),
+    (room_id, thread_root): (&RoomId, &EventId),
 ) -> Result<Room, ApiError> {
     let not_found = || ApiError::not_found("There is no such thread");
     let room = app.rooms.room(room_id).await?.ok_or_else(not_found)?;
-    readable_place(&app.rooms, &room, user_id, (root, &Thread::none())).await?;
+    readable_place(&app.rooms, &room, user_id, (thread_root, &Thread::none())).await?;
     Ok(room)
 }
 

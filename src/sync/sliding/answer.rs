@@ -167,9 +167,12 @@ impl ToDevice {
 /// What encryption needs. The server keeps no keys yet.
 #[derive(Debug, Serialize)]
 pub(super) struct E2ee {
-    device_lists: DeviceLists,
-    device_one_time_keys_count: BTreeMap<&'static str, u64>,
-    device_unused_fallback_key_types: Vec<String>,
+    #[serde(rename = "device_lists")]
+    lists: DeviceLists,
+    #[serde(rename = "device_one_time_keys_count")]
+    one_time_keys_count: BTreeMap<&'static str, u64>,
+    #[serde(rename = "device_unused_fallback_key_types")]
+    unused_fallback_key_types: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -183,9 +186,9 @@ impl E2ee {
     /// make keys.
     fn without_keys() -> Self {
         Self {
-            device_lists: DeviceLists::default(),
-            device_one_time_keys_count: BTreeMap::from([("signed_curve25519", 0)]),
-            device_unused_fallback_key_types: Vec::new(),
+            lists: DeviceLists::default(),
+            one_time_keys_count: BTreeMap::from([("signed_curve25519", 0)]),
+            unused_fallback_key_types: Vec::new(),
         }
     }
 }

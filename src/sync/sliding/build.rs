@@ -99,7 +99,7 @@ impl<'a> Build<'a> {
                 .collect();
             let membership = target.entry.row.membership.name();
             let bump_stamp = target.entry.stamp.as_u64();
-            (room, RoomAnswer { lists, membership, bump_stamp, ..told })
+            (room, RoomAnswer { bump_stamp, membership, lists, ..told })
         }))
     }
 

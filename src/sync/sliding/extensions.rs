@@ -95,9 +95,9 @@ impl Build<'_> {
         }
         for target in targets.iter().filter(|target| scope.holds(target)) {
             let nid = target.entry.nid;
-            let changes = changed.remove(&nid);
+            let news = changed.remove(&nid);
             let events = if self.is_current(nid, ACCOUNT_DATA) {
-                changes.unwrap_or_default()
+                news.unwrap_or_default()
             } else {
                 let all = users.account_data().of_room(reader, user_id, nid)?;
                 let all = all.iter().map(|entry| plain_event(&entry.kind, &entry.content));

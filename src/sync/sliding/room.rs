@@ -44,11 +44,11 @@ impl Build<'_> {
         };
         let mut answer = RoomAnswer { initial: known.is_none(), ..RoomAnswer::default() };
         let end = self.step.state_at(room, self.step.now)?.unwrap_or(StateRef::EMPTY);
-        let changes = self.changes(room, known, end)?;
-        let seen = known.map(|told| (&*told.wish, &changes));
+        let difference = self.changes(room, known, end)?;
+        let seen = known.map(|told| (&*told.wish, &difference));
         let selected = self.required_state(room, end, (&target.wish, seen), &window)?;
         answer.required_state = state::render(&self.step, &mut viewer, &selected)?;
-        self.describe(&mut answer, room, (end, known.map(|_| &changes)))?;
+        self.describe(&mut answer, room, (end, known.map(|_| &difference)))?;
         let mut told = self.tell(&mut answer, (target, known), (&window, grown));
         if changed || positions.receipts > told.counted || known.is_none() {
             told.unread = unread::read(&self.step, room, &target.entry.row, positions)?;
@@ -62,7 +62,7 @@ impl Build<'_> {
             || !window.events.is_empty()
             || window.limited && (changed || grown);
         if has_news {
-            answer.unread = Some(told.unread.clone());
+            answer.unread = Some(told.unread);
             answer.timeline = window.render(&self.step, &mut viewer)?;
             answer.prev_batch = window.prev_batch.map(|token| token.to_string());
         }
@@ -105,8 +105,8 @@ impl Build<'_> {
         } else {
             (before.tail.saturating_add(count), before.complete)
         };
-        let Told { counted, unread, .. } = before.clone();
-        Told { tail, complete, counted, unread, ..first }
+        let Told { counted, unread, .. } = *before;
+        Told { counted, tail, complete, unread, ..first }
     }
 
     /// How many of the events have come since the client last asked.

@@ -33,7 +33,7 @@ impl Sync {
     ) -> Result<ThreadPage, ApiError> {
         let invalid = || ApiError::invalid_param("This is not a token of thread subscriptions");
         let limit = limit.unwrap_or(LIMIT_MAX).min(LIMIT_MAX);
-        let limit = usize::try_from(limit).expect("the limit was just clamped");
+        let limit = usize::try_from(limit).map_err(ApiError::internal)?;
         if limit == 0 {
             return Err(ApiError::invalid_param("limit must be greater than zero"));
         }
