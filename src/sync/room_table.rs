@@ -140,7 +140,7 @@ impl RoomTable {
                 | topic::USER_SESSIONS
                 | topic::USER_DEVICES
                 | topic::USER_THREAD_SUBSCRIPTIONS => {
-                    self.touch_user(topic.space, UserNid(topic.id))
+                    self.touch_user(topic.space, UserNid(topic.id));
                 }
                 _ => {}
             }
