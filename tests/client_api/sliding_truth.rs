@@ -27,7 +27,7 @@ enum Step {
     Data(Option<usize>, u8),
     Redact(usize),
     Sync,
-    Slide { last: usize, limit: usize, open: Option<usize>, lost: bool },
+    Slide { range_end: usize, limit: usize, open: Option<usize>, twice: bool },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -54,7 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(room, value)| Step::Data(room, value)),
         1 => room.clone().prop_map(Step::Redact),
         3 => Just(Step::Sync),
-        5 => slide.prop_map(|(last, limit, open, lost)| Step::Slide { last, limit, open, lost }),
+        5 => slide.prop_map(|(range_end, limit, open, twice)| Step::Slide { range_end, limit, open, twice }),
     ];
     proptest::collection::vec(step, 20..70)
 }
@@ -281,14 +281,20 @@ impl World<'_> {
                 }
             }
             Step::Sync => self.classic.sync(&self.users[1].clone()).await,
-            Step::Slide { last, limit, open, lost } => self.slide((last, limit, open), lost).await,
+            Step::Slide { range_end, limit, open, twice } => {
+                self.slide((range_end, limit, open), twice).await;
+            }
         }
     }
 
-    async fn slide(&mut self, (last, limit, open): (usize, usize, Option<usize>), lost: bool) {
+    async fn slide(
+        &mut self,
+        (range_end, limit, open): (usize, usize, Option<usize>),
+        twice: bool,
+    ) {
         let bob = self.users[1].clone();
         let list = json!({
-            "ranges": [[0, last]], "timeline_limit": limit, "required_state": self.required,
+            "ranges": [[0, range_end]], "timeline_limit": limit, "required_state": self.required,
         });
         let mut body = json!({
             "lists": { "all": list },
@@ -298,7 +304,8 @@ impl World<'_> {
             let wish = json!({ "timeline_limit": 10, "required_state": self.required });
             body["room_subscriptions"] = json!({ &self.rooms[open]: wish });
         }
-        if lost {
+        // The first answer gets lost.
+        if twice {
             slide(&bob, self.sliding.token.as_deref(), &body).await;
         }
         let told = slide(&bob, self.sliding.token.as_deref(), &body).await;

@@ -10,14 +10,14 @@ use crate::{
 const EXTENSION: &str = "io.element.msc4308.thread_subscriptions";
 const CHANGES: &str = "unstable/io.element.msc4308/thread_subscriptions";
 
-fn path(room: &str, root: &str) -> String {
-    let root = encode(root);
-    format!("unstable/io.element.msc4306/rooms/{room}/thread/{root}/subscription")
+fn path(room: &str, first: &str) -> String {
+    let first = encode(first);
+    format!("unstable/io.element.msc4306/rooms/{room}/thread/{first}/subscription")
 }
 
-async fn reply(client: &Client<'_>, room: &str, root: &str) -> String {
+async fn reply(client: &Client<'_>, room: &str, first: &str) -> String {
     let content = json!({ "msgtype": "m.text", "body": "reply",
-        "m.relates_to": { "rel_type": "m.thread", "event_id": root } });
+        "m.relates_to": { "rel_type": "m.thread", "event_id": first } });
     text(&client.try_send(room, "m.room.message", content).await.ok()["event_id"])
 }
 
@@ -26,9 +26,9 @@ async fn a_thread_is_followed_and_no_longer() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.public_room().await;
-    let root = alice.send(&room, "root").await;
-    let reply = reply(&alice, &room, &root).await;
-    let path = path(&room, &root);
+    let first = alice.send(&room, "root").await;
+    let reply = reply(&alice, &room, &first).await;
+    let path = path(&room, &first);
     assert_eq!(alice.get(&path).await.outcome(), (404, "M_NOT_FOUND"));
     alice.put(&path, json!({ "automatic": reply })).await.ok();
     assert_eq!(alice.get(&path).await.ok(), json!({ "automatic": true }));
@@ -46,14 +46,14 @@ async fn a_client_does_not_undo_what_the_user_decided_since() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;
     let room = alice.public_room().await;
-    let root = alice.send(&room, "root").await;
-    let old = reply(&alice, &room, &root).await;
-    let path = path(&room, &root);
+    let first = alice.send(&room, "root").await;
+    let old = reply(&alice, &room, &first).await;
+    let path = path(&room, &first);
     alice.delete(&path).await.ok();
     let refused = alice.put(&path, json!({ "automatic": old })).await;
     let errcode = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION";
     assert_eq!(refused.outcome(), (409, errcode));
-    let new = reply(&alice, &room, &root).await;
+    let new = reply(&alice, &room, &first).await;
     alice.put(&path, json!({ "automatic": new })).await.ok();
     alice.delete(&path).await.ok();
     alice.put(&path, json!({})).await.ok();
@@ -65,21 +65,21 @@ async fn only_threads_that_one_may_see_can_be_followed() {
     let server = TestServer::new().await;
     let (alice, bob) = (server.client("alice").await, server.client("bob").await);
     let room = alice.create_room(json!({})).await;
-    let root = alice.send(&room, "root").await;
+    let first = alice.send(&room, "root").await;
     let other = alice.send(&room, "no reply").await;
-    let thread = path(&room, &root);
+    let thread = path(&room, &first);
     for answer in [
         bob.put(&thread, json!({})).await,
         bob.get(&thread).await,
         bob.delete(&thread).await,
         alice.put(&path(&room, "$nothing"), json!({})).await,
-        alice.put(&path("!nowhere:example.org", &root), json!({})).await,
+        alice.put(&path("!nowhere:example.org", &first), json!({})).await,
         alice.put(&thread, json!({ "automatic": "$nothing" })).await,
     ] {
         assert_eq!(answer.outcome(), (404, "M_NOT_FOUND"));
     }
     let not_in_thread = "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD";
-    for cause in [&other, &root] {
+    for cause in [&other, &first] {
         let answer = alice.put(&thread, json!({ "automatic": cause })).await;
         assert_eq!(answer.outcome(), (400, not_in_thread));
     }
@@ -92,9 +92,9 @@ async fn sliding_sync_tells_changes_and_the_rest_is_paged() {
     let room = alice.public_room().await;
     let mut roots = Vec::new();
     for number in 0..5 {
-        let root = alice.send(&room, &number.to_string()).await;
-        alice.put(&path(&room, &root), json!({})).await.ok();
-        roots.push(root);
+        let first = alice.send(&room, &number.to_string()).await;
+        alice.put(&path(&room, &first), json!({})).await.ok();
+        roots.push(first);
     }
     let body = json!({ "extensions": { EXTENSION: { "enabled": true, "limit": 2 } } });
     let told = slide(&alice, None, &body).await;
