@@ -8,6 +8,8 @@ CARGO := cargo
 DEV := $(CARGO_TARGET_DIR)/debug/causerie
 RELEASE := $(CARGO_TARGET_DIR)/release/causerie
 NAME ?= admin
+# What the HTTP tests asked and were answered, for tests/openapi.
+EXCHANGES := $(CARGO_TARGET_DIR)/tmp/exchanges
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -28,7 +30,9 @@ build: setup ## Builds in release
 # One profile, and every time the whole workspace, so that nothing (above all not RocksDB) is
 # compiled twice.
 test: fmt clippy doc tidy ## Everything that CI runs
-	$(CARGO) test --locked --workspace
+	@rm -rf $(EXCHANGES)
+	CAUSERIE_EXCHANGES=$(EXCHANGES) $(CARGO) test --locked --workspace
+	@tests/openapi/run $(EXCHANGES)
 	@for run in tests/clients/run tests/crash/run; do \
 		if [ -x $$run ]; then echo "$$run" && $$run --binary $(DEV) || exit 1; fi; \
 	done

@@ -13,11 +13,13 @@ use crate::{
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
     egress::Egress,
-    ephemeral::{Receipts, Typing},
+    ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
     federation::server_keys,
     federation_api::{self, FederationApi},
-    http::{App, AppSettings, ListenError, Listener, ListenerSettings, TlsFiles, TrustedProxies},
+    http::{
+        App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
+    },
     id::Interner,
     rooms::{self, Rooms},
     storage::{
@@ -110,20 +112,27 @@ impl Server {
             event_cache_bytes: config.database.memory_bytes() / EVENT_CACHE_SHARE,
         });
         let users = Users::new(store.clone(), interner, &config, clock.clone());
+        let tasks = Tasks::default();
         let typing = Typing::new(store.clone());
-        let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), identity.epoch);
+        let presence = if config.presence.enabled {
+            Presence::start(store.clone(), interner, clock.clone(), &tasks).await?
+        } else {
+            Presence::disabled(store.clone(), interner, clock.clone())
+        };
+        let told = (typing.clone(), presence.clone());
+        let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
             rooms: rooms.clone(),
             receipts: Receipts::new(store.clone()),
             typing,
+            presence,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        let tasks = Tasks::default();
         Ok(Self { config, store, rooms, users, sync, client, federation, tasks })
     }
 
@@ -148,6 +157,11 @@ impl Server {
             trusted_proxies: TrustedProxies(proxies),
         };
         App::new(router, app_settings)
+    }
+
+    /// Every method and path of the client-server API.
+    pub fn client_routes(&self) -> Vec<Route> {
+        client_api::routes(self.client.clone()).list().to_vec()
     }
 
     /// Serves on all listeners until `stop` becomes true; then long polls are answered, running

@@ -6,8 +6,8 @@ use http::Method;
 use ruma::UserId;
 
 use super::{
-    ClientApi, account, config, device, discovery, filter, profile, push, session, tag, thirdparty,
-    voip,
+    ClientApi, account, config, device, discovery, filter, presence, profile, push, rtc, session,
+    tag, thirdparty, voip,
 };
 use crate::{
     error::ApiError,
@@ -22,7 +22,7 @@ pub fn account_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
-        .add(discovery::discover_homeserver)
+        .add_rendered(Options::DEFAULT, discovery::discover_homeserver)
         .add(discovery::discover_homeserver_of_federation)
         .add(discovery::get_supported_versions)
         .add(session::get_login_types)
@@ -32,7 +32,7 @@ fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(session::logout_all)
         .add(account::deactivate)
         .add(account::change_password)
-        .add(account::register)
+        .add_with(Options::DEFAULT.omit_nulls(), account::register)
         .add(account::get_username_availability)
         .add(account::check_registration_token_validity)
         .add(account::get_3pids)
@@ -48,9 +48,12 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(profile::get_profile_field)
         .add(profile::set_profile_field)
         .add(profile::delete_profile_field)
+        .add(presence::get_presence)
+        .add(presence::set_presence)
         .add_raw(&Method::GET, voip::TURN_SERVER_PATHS, voip::get_turn_server_info)
-        .add(device::get_devices)
-        .add(device::get_device)
+        .add(rtc::get_transports)
+        .add_with(Options::DEFAULT.omit_nulls(), device::get_devices)
+        .add_with(Options::DEFAULT.omit_nulls(), device::get_device)
         .add(device::update_device)
         .add(device::delete_device)
         .add(device::delete_devices)

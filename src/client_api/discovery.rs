@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use axum::{body::Body, response::Response};
+use http::{HeaderValue, header::CONTENT_TYPE};
 use ruma::api::{
     client::discovery::{
         discover_homeserver,
@@ -18,9 +20,10 @@ use ruma::api::{
     },
     federation::discovery::discover_homeserver as discover_federation,
 };
+use serde_json::{Value, json};
 use url::Url;
 
-use super::ClientApi;
+use super::{ClientApi, rtc};
 use crate::{
     error::ApiError,
     http::{MaybeRequester, NoAuth, Requester},
@@ -34,19 +37,32 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works.
-const UNSTABLE_FEATURES: [&str; 3] =
-    ["org.matrix.simplified_msc3575", "uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"];
+const UNSTABLE_FEATURES: [&str; 4] = [
+    "org.matrix.msc3026.busy_presence",
+    "org.matrix.simplified_msc3575",
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+];
 
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
+///
+/// With what the operator adds for clients, and where calls are carried (MSC4143).
 pub(super) async fn discover_homeserver(
     app: Arc<ClientApi>,
     _auth: NoAuth,
     _request: discover_homeserver::Request,
-) -> Result<discover_homeserver::Response, ApiError> {
+) -> Result<Response, ApiError> {
     let url = app.config.server.public_base_url.as_ref().ok_or_else(not_configured)?;
-    let homeserver = discover_homeserver::HomeserverInfo::new(base_url(url));
-    Ok(discover_homeserver::Response::new(homeserver))
+    let mut known = app.config.server.well_known_client.clone();
+    known.insert("m.homeserver".to_owned(), json!({ "base_url": base_url(url) }));
+    if let Some(foci) = rtc::foci(&app.config.calls) {
+        known.insert("org.matrix.msc4143.rtc_foci".to_owned(), foci);
+    }
+    let mut response = Response::new(Body::from(Value::Object(known).to_string()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
 }
 
 /// `GET /.well-known/matrix/server`

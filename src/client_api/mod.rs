@@ -15,6 +15,7 @@ pub mod filter;
 pub mod membership;
 pub mod membership_change;
 pub mod message;
+pub mod presence;
 pub mod profile;
 pub mod push;
 pub mod rate;
@@ -23,6 +24,7 @@ pub mod read_routes;
 pub mod receipt;
 pub mod room;
 pub mod routes;
+pub mod rtc;
 pub mod send;
 pub mod session;
 pub mod state;
@@ -41,7 +43,7 @@ pub use self::{rate::RateLimits, routes::routes};
 use crate::{
     config::Config,
     egress::Egress,
-    ephemeral::{Receipts, Typing},
+    ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
     http::{Authenticator, ClientAddress, Requester},
     rooms::Rooms,
@@ -62,6 +64,8 @@ pub struct ClientApi {
     pub receipts: Receipts,
     /// Who types.
     pub typing: Typing,
+    /// Who is there.
+    pub presence: Presence,
     /// What clients are told of what changed.
     pub sync: Sync,
     /// How often users may do what they do in rooms.

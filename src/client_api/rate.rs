@@ -23,6 +23,8 @@ pub struct RateLimits {
     pub invites_per_issuer: RateLimiter,
     /// New rooms, by user.
     pub room_creation: RateLimiter,
+    /// Presence that is set, by user.
+    pub presence: RateLimiter,
 }
 
 impl RateLimits {
@@ -43,6 +45,7 @@ impl RateLimits {
             invites_per_user: limiter(&config.invites_per_user),
             invites_per_issuer: limiter(&config.invites_per_issuer),
             room_creation: limiter(&config.room_creation),
+            presence: limiter(&config.presence),
         }
     }
 }

@@ -56,6 +56,7 @@ impl Markers {
     ) -> Result<(), ApiError> {
         let rooms = &app.rooms;
         let room = joined_room(rooms, room_id, user_id).await?;
+        app.presence.is_active(user_id);
         let mut receipts = Vec::new();
         let kinds = [(ReceiptKind::Read, self.read), (ReceiptKind::ReadPrivate, self.read_private)];
         for (kind, event_id) in kinds {

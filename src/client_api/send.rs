@@ -41,6 +41,7 @@ pub async fn send_message(
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
     let sender = auth.user_id;
     let event = NewEvent { sender, event_type, state_key: None, content, redacts };
+    app.presence.is_active(&event.sender);
     let sent = app.rooms.send(&room, event, Some(transaction)).await?;
     Ok(send_message_event::v3::Response::new(sent.event_id))
 }

@@ -11,6 +11,7 @@ use ruma::api::client::filter::FilterDefinition;
 
 use super::ClientApi;
 use crate::{
+    ephemeral::PresenceState,
     error::ApiError,
     http::{RawRequest, Requester},
     sync::v3::{FilterChoice, Request, StateForm},
@@ -22,7 +23,7 @@ pub(super) const PATHS: &[&str] = &["/_matrix/client/r0/sync", "/_matrix/client/
 /// The longest filter in a request.
 const FILTER_BYTES_MAX: usize = 64 * 1024;
 
-/// The parameters of the query. `set_presence` is taken and not used yet.
+/// The parameters of the query.
 #[derive(Debug, Default)]
 struct Query {
     filter: Option<String>,
@@ -30,6 +31,7 @@ struct Query {
     full_state: bool,
     timeout_ms: u64,
     state_form: StateForm,
+    presence: Option<PresenceState>,
 }
 
 /// `GET /_matrix/client/v3/sync`
@@ -52,6 +54,7 @@ pub(super) async fn sync_events(
         timeout: Duration::from_millis(query.timeout_ms),
         full_state: query.full_state,
         state_form: query.state_form,
+        presence: query.presence,
     };
     let mut response = Response::new(Body::from(app.sync.v3(request).await?));
     let json = HeaderValue::from_static("application/json");
@@ -71,6 +74,12 @@ impl Query {
                     query.timeout_ms = value.parse().map_err(|_| {
                         ApiError::invalid_param("timeout is not a number of milliseconds")
                     })?;
+                }
+                "set_presence" => {
+                    let state = PresenceState::from_name(&value);
+                    query.presence = Some(state.ok_or_else(|| {
+                        ApiError::invalid_param("set_presence is no state of presence")
+                    })?);
                 }
                 "use_state_after" if flag(&name, &value)? => {
                     query.state_form = StateForm::After;
@@ -117,10 +126,13 @@ mod tests {
         assert!(query.full_state);
         assert_eq!(query.state_form, StateForm::UnstableAfter);
         assert_eq!(query.timeout_ms, 30_000);
+        assert_eq!(query.presence, Some(PresenceState::Offline));
         let both = "use_state_after=true&org.matrix.msc4222.use_state_after=true";
         assert_eq!(Query::parse(both).unwrap().state_form, StateForm::After);
         assert_eq!(Query::parse("timeout=1000000000000").unwrap().timeout_ms, 1_000_000_000_000);
-        for wrong in ["timeout=x", "timeout=-1", "full_state=1", "use_state_after="] {
+        for wrong in
+            ["set_presence=here", "timeout=x", "timeout=-1", "full_state=1", "use_state_after="]
+        {
             assert_eq!(Query::parse(wrong).unwrap_err().errcode, "M_INVALID_PARAM", "{wrong}");
         }
         assert_eq!(Query::parse("").unwrap().state_form, StateForm::Before);

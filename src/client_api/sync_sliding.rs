@@ -20,7 +20,7 @@ use crate::{error::ApiError, http::Requester, sync::sliding::Caller};
 /// `POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync`
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
 ///
-/// `timeout` is at most 90 seconds and 0 by default; `set_presence` is taken and not used yet.
+/// `timeout` is at most 90 seconds and 0 by default.
 pub(super) async fn sync_events(
     app: Arc<ClientApi>,
     auth: Requester,

@@ -20,6 +20,7 @@ pub(super) async fn create_typing_event(
         return Err(ApiError::forbidden("You can type for yourself only"));
     }
     let room = joined_room(&app.rooms, &request.room_id, &auth.user_id).await?;
+    app.presence.is_active(&auth.user_id);
     match request.state {
         Typing::Yes(info) => app.typing.start(room.nid, &auth.user_id, info.timeout).await?,
         Typing::No => app.typing.stop(room.nid, &auth.user_id).await?,

@@ -11,13 +11,15 @@ use ruma::server_name;
 
 use super::Config;
 
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("server", include_str!("server.rs")),
     ("database", include_str!("database.rs")),
     ("egress", include_str!("egress.rs")),
     ("registration", include_str!("registration.rs")),
     ("rate_limits", include_str!("rate_limits.rs")),
     ("rooms", include_str!("rooms.rs")),
+    ("presence", include_str!("presence.rs")),
+    ("calls", include_str!("calls.rs")),
     ("limits", include_str!("limits.rs")),
     ("logging", include_str!("logging.rs")),
     ("metrics", include_str!("metrics.rs")),

@@ -6,6 +6,7 @@
 //! The doc comments of the sections are the text of `config.example.toml`, so they speak to
 //! operators; a test in `example.rs` compares the two.
 
+mod calls;
 mod database;
 mod egress;
 mod error;
@@ -14,6 +15,7 @@ mod load;
 mod logging;
 mod metrics;
 mod network;
+mod presence;
 mod rate_limits;
 mod registration;
 mod rooms;
@@ -30,6 +32,7 @@ use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    calls::CallsConfig,
     database::DatabaseConfig,
     egress::EgressConfig,
     error::ConfigError,
@@ -37,6 +40,7 @@ pub use self::{
     logging::{LogFormat, LoggingConfig},
     metrics::MetricsConfig,
     network::Network,
+    presence::PresenceConfig,
     rate_limits::{RateLimit, RateLimitsConfig},
     registration::RegistrationConfig,
     rooms::RoomsConfig,
@@ -65,6 +69,12 @@ pub struct Config {
     /// How rooms are made.
     #[serde(default)]
     pub rooms: RoomsConfig,
+    /// Whether people see who is there.
+    #[serde(default)]
+    pub presence: PresenceConfig,
+    /// The servers that carry voice and video.
+    #[serde(default)]
+    pub calls: CallsConfig,
     /// How large and how many things may be.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -86,6 +96,8 @@ impl Config {
             registration: RegistrationConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
+            presence: PresenceConfig::default(),
+            calls: CallsConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
             metrics: MetricsConfig::default(),

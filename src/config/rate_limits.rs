@@ -49,6 +49,9 @@ pub struct RateLimitsConfig {
     /// Rooms that a user makes.
     pub room_creation: RateLimit,
 
+    /// How often a user says how they are.
+    pub presence: RateLimit,
+
     /// Profiles that a user looks up.
     pub profile_lookups: RateLimit,
 }
@@ -70,6 +73,7 @@ impl Default for RateLimitsConfig {
             invites_per_user: RateLimit::new(0.003, 5),
             invites_per_issuer: RateLimit::new(0.3, 10),
             room_creation: RateLimit::new(0.016, 10),
+            presence: RateLimit::new(0.3, 10),
             profile_lookups: RateLimit::new(1.0, 500),
         }
     }

@@ -7,6 +7,7 @@ use std::{
 
 use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::Network;
@@ -35,6 +36,12 @@ pub struct ServerConfig {
     #[serde(default)]
     pub public_base_url: Option<Url>,
 
+    /// What else clients find in `/.well-known/matrix/client`, by the names that they know.
+    ///
+    /// Example: `{ "m.tile_server" = { "map_style_url" = "https://maps.example.org/style.json" } }`
+    #[serde(default)]
+    pub well_known_client: Map<String, Value>,
+
     /// The addresses and networks of your reverse proxies. Only from these is `X-Forwarded-For`
     /// believed; without an entry every user behind a proxy shares one rate limit.
     ///
@@ -54,6 +61,7 @@ impl ServerConfig {
             name,
             listeners: default_listeners(),
             public_base_url: None,
+            well_known_client: Map::new(),
             trusted_proxies: Vec::new(),
             access_token_in_query: false,
         }

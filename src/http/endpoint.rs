@@ -40,6 +40,7 @@ pub struct Options {
     body_idle_max: Duration,
     more_paths: &'static [&'static str],
     changes_nothing: bool,
+    omits_nulls: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,7 @@ impl Options {
         body_idle_max: BODY_IDLE_MAX,
         more_paths: &[],
         changes_nothing: false,
+        omits_nulls: false,
     };
 
     /// The body is the content of an event: stricter JSON.
@@ -83,6 +85,14 @@ impl Options {
     #[must_use]
     pub const fn changes_nothing(mut self) -> Self {
         self.changes_nothing = true;
+        self
+    }
+
+    /// Fields of the answer that are null are left out: ruma writes some that the specification has
+    /// as strings or not at all.
+    #[must_use]
+    pub const fn omit_nulls(mut self) -> Self {
+        self.omits_nulls = true;
         self
     }
 
@@ -155,7 +165,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
     {
         self.add_rendered(options, move |state, auth: A, request: R| {
             let answer = handler(state, auth, request);
-            async move { render(answer.await?) }
+            async move { render(answer.await?, options.omits_nulls) }
         })
     }
 

@@ -14,6 +14,7 @@ use ruma::api::{
     OutgoingResponse, OutgoingResponseExt,
     error::{DeserializationError, FromHttpRequestError, HeaderDeserializationError},
 };
+use serde_json::Value;
 
 use crate::error::ApiError;
 
@@ -43,9 +44,29 @@ impl IntoResponse for ApiError {
 }
 
 /// A ruma response as HTTP.
-pub(super) fn render(response: impl OutgoingResponse) -> Result<Response, ApiError> {
-    let response = response.try_into_http_response::<Vec<u8>>().map_err(ApiError::internal)?;
+pub(super) fn render(
+    response: impl OutgoingResponse,
+    omits_nulls: bool,
+) -> Result<Response, ApiError> {
+    let mut response = response.try_into_http_response::<Vec<u8>>().map_err(ApiError::internal)?;
+    if omits_nulls {
+        let mut body: Value =
+            serde_json::from_slice(response.body()).map_err(ApiError::internal)?;
+        omit_nulls(&mut body);
+        *response.body_mut() = serde_json::to_vec(&body).map_err(ApiError::internal)?;
+    }
     Ok(response.map(Body::from))
+}
+
+fn omit_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(omit_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(omit_nulls),
+        _ => {}
+    }
 }
 
 /// Why ruma did not take a request.

@@ -8,7 +8,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::ControlFlow,
+};
 
 use kv::{Direction, Reader};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
@@ -26,7 +29,7 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    id::EventNid,
+    id::{EventNid, RoomNid},
     storage::{
         rows::{Membership, StateRef},
         schema::rooms::{MEMBERS, MEMBERSHIPS},
@@ -44,6 +47,38 @@ pub struct MembersRequest {
     pub membership: Option<Membership>,
     /// Those with any other membership than this.
     pub not_membership: Option<Membership>,
+}
+
+impl Rooms {
+    /// Whether two users have joined a room in common.
+    pub async fn share_a_room(&self, one: &UserId, other: &UserId) -> Result<bool, ApiError> {
+        let (one, other) = (one.to_string(), other.to_string());
+        let read = self.store().read(move |reader| {
+            let mut rooms = HashSet::new();
+            for_each_joined(reader, &one, |room| {
+                rooms.insert(room);
+                ControlFlow::Continue(())
+            })?;
+            let mut shares = false;
+            for_each_joined(reader, &other, |room| {
+                shares = rooms.contains(&room);
+                if shares { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            Ok::<_, kv::Error>(shares)
+        });
+        Ok(read.await?)
+    }
+}
+
+fn for_each_joined(
+    reader: &Reader<'_>,
+    user_id: &String,
+    mut visit: impl FnMut(RoomNid) -> ControlFlow<()>,
+) -> Result<(), kv::Error> {
+    let range = MEMBERSHIPS.prefix(user_id);
+    reader.for_each(&MEMBERSHIPS, &range, Direction::Forward, |key, row| {
+        if row.membership == Membership::Join { visit(key.room) } else { ControlFlow::Continue(()) }
+    })
 }
 
 /// The member events of a room.

@@ -19,6 +19,8 @@ pub const USER_SESSIONS: u8 = 6;
 /// Messages for a user's devices, or device lists the user follows, changed.
 pub const USER_DEVICES: u8 = 7;
 
+/// The presence of a member of a room changed (held in memory).
+pub const ROOM_PRESENCE: u8 = 8;
 /// The threads that a user follows changed.
 pub const USER_THREAD_SUBSCRIPTIONS: u8 = 10;
 /// Something happened in a room that moves it up in lists of rooms.

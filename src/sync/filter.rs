@@ -21,6 +21,8 @@ pub(crate) struct SyncFilter {
     pub(crate) format: EventFormat,
     /// Global account data.
     pub(crate) account_data: Filter,
+    /// Presence.
+    pub(crate) presence: Filter,
     /// Whether rooms that were left long ago are in an initial sync.
     pub(crate) include_leave: bool,
     /// Events of timelines.
@@ -54,6 +56,7 @@ impl SyncFilter {
         Ok(Self {
             format: definition.event_format.clone(),
             account_data: Filter::compile_plain(&definition.account_data, interner)?,
+            presence: Filter::compile_plain(&definition.presence, interner)?,
             include_leave: room.include_leave,
             timeline: compile(&room.timeline)?,
             timeline_limit: limit.map_or(TIMELINE_LIMIT, |limit| {

@@ -29,7 +29,7 @@ use self::{
     v3::FilterChoice,
 };
 use crate::{
-    ephemeral::Typing,
+    ephemeral::{Presence, Typing},
     error::ApiError,
     http::SessionId,
     rooms::Rooms,
@@ -85,10 +85,15 @@ impl std::fmt::Debug for Sync {
 
 impl Sync {
     /// Begins to follow the store's commits. `epoch` is that of the database.
-    pub fn start(rooms: Rooms, users: Users, typing: Typing, epoch: u64) -> Self {
+    pub fn start(
+        rooms: Rooms,
+        users: Users,
+        (typing, presence): (Typing, Presence),
+        epoch: u64,
+    ) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
-            sources: Sources { rooms, users, typing, unread: UnreadCounts::new() },
+            sources: Sources { rooms, users, typing, presence, unread: UnreadCounts::new() },
             notifier,
             connections: Connections::default(),
             sliding: SlidingConnections::new(),

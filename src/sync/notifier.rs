@@ -166,7 +166,7 @@ fn last_positions(reader: &Reader<'_>, room: RoomNid) -> Result<RoomPositions, k
     Ok(RoomPositions {
         events: event.map_or(Position::ZERO, |(key, _)| key.position.position),
         receipts: receipt.map_or(Position::ZERO, |(key, _)| key.position),
-        typing: Position::ZERO,
         bumped: reader.get(&ROOM_BUMPS, &room)?.unwrap_or_default(),
+        ..RoomPositions::default()
     })
 }

@@ -32,6 +32,8 @@ pub(crate) struct RoomPositions {
     pub(crate) typing: Position,
     /// What moves the room up in lists of rooms.
     pub(crate) bumped: Position,
+    /// The presence of members; no part of what makes a room news.
+    pub(crate) presence: Position,
 }
 
 impl RoomPositions {
@@ -62,6 +64,8 @@ pub(crate) struct News {
     pub(crate) rooms: Vec<(RoomNid, RoomPositions)>,
     /// Whether account data changed.
     pub(crate) account_data: bool,
+    /// Whether the presence of somebody in a joined room may have changed.
+    pub(crate) presence: bool,
 }
 
 /// The answer to a look into the table.
@@ -132,7 +136,8 @@ impl RoomTable {
                 topic::ROOM_EVENTS
                 | topic::ROOM_RECEIPTS
                 | topic::ROOM_TYPING
-                | topic::ROOM_BUMP => {
+                | topic::ROOM_BUMP
+                | topic::ROOM_PRESENCE => {
                     self.touch_room(topic.space, RoomNid(topic.id));
                 }
                 topic::USER_MEMBERSHIPS
@@ -159,6 +164,7 @@ impl RoomTable {
             topic::ROOM_BUMP => slot.positions.bumped = self.now,
             topic::ROOM_EVENTS => slot.positions.events = self.now,
             topic::ROOM_RECEIPTS => slot.positions.receipts = self.now,
+            topic::ROOM_PRESENCE => slot.positions.presence = self.now,
             _ => slot.positions.typing = self.now,
         }
         for &user in &slot.watchers {
@@ -207,10 +213,9 @@ impl RoomTable {
         if since != Position::ZERO && *user.changed.borrow() <= since {
             return Some(Look::Nothing(now));
         }
-        let mut rooms: Vec<_> = user
-            .joined
-            .iter()
-            .map(|&room| &self.rooms[room as usize])
+        let joined = || user.joined.iter().map(|&room| &self.rooms[room as usize]);
+        let presence = joined().any(|room| room.positions.presence > since);
+        let mut rooms: Vec<_> = joined()
             .filter(|room| room.positions.last() > since)
             .map(|room| (room.nid, room.positions))
             .collect();
@@ -220,6 +225,7 @@ impl RoomTable {
             memberships: user.memberships.clone(),
             rooms,
             account_data: user.account_data_changed > since,
+            presence,
         }))
     }
 
@@ -279,7 +285,7 @@ impl RoomTable {
         let bumped = loaded.bumped.max(self.noted_bump(nid));
         let (events, receipts) =
             if missed { (self.now, self.now) } else { (loaded.events, loaded.receipts) };
-        let positions = RoomPositions { events, receipts, typing: Position::ZERO, bumped };
+        let positions = RoomPositions { events, receipts, bumped, ..RoomPositions::default() };
         self.rooms.push(RoomSlot { nid, positions, watchers: Vec::new() });
         let slot = u32::try_from(self.rooms.len() - 1).expect("there are fewer rooms than 2^32");
         self.rooms_by_nid.insert(nid, slot);

@@ -4,6 +4,7 @@
 //! how a server is put together.
 
 mod client;
+pub(crate) mod record;
 
 use std::{
     net::IpAddr,
@@ -113,10 +114,12 @@ impl Call<'_> {
     /// Sends it.
     pub(crate) async fn send(self) -> Answer {
         let app = self.server.app.clone();
+        let (method, path) = (self.method.clone(), self.path.clone());
         let response = app.answer(self.into_request()).await;
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        record::exchange(&method, &path, head.status, &body);
         Answer { status: head.status, headers: head.headers, body }
     }
 
@@ -148,6 +151,8 @@ impl TestServer {
         let mut config = Config::for_server(ServerName::parse("example.org").unwrap());
         config.registration.open_without_token = true;
         config.rate_limits.enabled = false;
+        // It is told when it comes, between whatever else a test waits for.
+        config.presence.enabled = false;
         change(&mut config);
         let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
         Self::build(config, Store::memory(&FAMILIES), Clock::manual(start)).await

@@ -7,8 +7,11 @@
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 mod client;
+mod crowd;
 mod measure;
+mod media;
 mod people;
+mod reads;
 mod report;
 mod sends;
 mod server;
@@ -49,6 +52,13 @@ struct Options {
     /// How many messages are delivered to the waiters.
     #[arg(long, default_value_t = 30)]
     deliveries: usize,
+    /// How many idle long polls are opened at once; each takes two files of the limit of the
+    /// process.
+    #[arg(long, default_value_t = 10_000)]
+    polls: usize,
+    /// Measures only what clients read, large files and idle polls.
+    #[arg(long)]
+    reads_only: bool,
     /// A further setting of the server.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -85,6 +95,10 @@ async fn main() -> Result<()> {
 
 /// All there is to measure, on servers of our own.
 async fn of_binary(options: &Options, report: &mut Report) -> Result<()> {
+    of_reads(options, report).await?;
+    if options.reads_only {
+        return Ok(());
+    }
     let mut server = Server::start(options, &[]).await?;
     report.section("start");
     report.figure("start-up on no data", server.ready.as_secs_f64() * 1_000.0, "ms");
@@ -118,6 +132,38 @@ async fn of_binary(options: &Options, report: &mut Report) -> Result<()> {
         server.stop().await?;
     }
     Ok(())
+}
+
+/// What clients read, on a server of its own.
+async fn of_reads(options: &Options, report: &mut Report) -> Result<()> {
+    let large = ["media.upload_size_bytes_max=209715200"];
+    let mut server = Server::start(options, &large).await?;
+    let process = Some(server.process);
+    let mut people = people::register(server.address, 17).await?;
+    let rooms = reads::fill(&mut people).await?;
+    let reader = &mut people[0];
+    let duration = options.duration();
+    let (count, each) = (reads::ROOMS, reads::MESSAGES);
+    report.section(&format!("reads, {count} rooms of {each} messages"));
+    let (rate, bytes) = reads::initial_sync(reader, duration, process).await?;
+    report.rate(&format!("first sync, {} KiB", bytes / 1024), &rate);
+    let (rate, bytes) = reads::first_window(reader, duration, process).await?;
+    report.rate(&format!("first window, {} KiB", bytes / 1024), &rate);
+    let (rate, _) = reads::page(reader, &rooms[0], duration, process).await?;
+    report.rate("page of 50 messages", &rate);
+    let (rate, _) = reads::search(reader, duration, process).await?;
+    report.rate(&format!("search in {}", count * each), &rate);
+    report.section("a file of 100 MiB");
+    let outcome = media::measure(server.address, reader, server.process).await?;
+    report.figure("up", outcome.upload.as_secs_f64() * 1_000.0, "ms");
+    report.figure("down", outcome.download.as_secs_f64() * 1_000.0, "ms");
+    report.memory("rise of resident", outcome.rise_bytes);
+    report.section(&format!("{} idle polls", options.polls));
+    let (before, after) = crowd::idle_polls(server.address, options.polls, server.process).await?;
+    report.memory("resident", after);
+    let each = measure::of_u64(after.saturating_sub(before)) / measure::float(options.polls);
+    report.figure("each", each, "B");
+    server.stop().await
 }
 
 /// What can be measured on a server that somebody else started.

@@ -20,7 +20,7 @@ const REGISTRATIONS_AT_ONCE: usize = 8;
 /// A room, by its id as it stands in a path.
 #[derive(Clone, Default)]
 pub(crate) struct Channel {
-    quoted_id: String,
+    pub(crate) quoted_id: String,
 }
 
 /// One user with one connection.
@@ -29,6 +29,8 @@ pub(crate) struct Person {
     /// The token of the last sync; empty before the first.
     since: String,
     filter: String,
+    /// The value of the header that authenticates.
+    pub(crate) token: String,
     sent: u64,
 }
 
@@ -50,7 +52,9 @@ impl Person {
             "auth": { "type": "m.login.dummy" },
         });
         let answer = client.post("/v3/register", &body).await?;
-        client.authenticate(text(&answer, "access_token")?);
+        let token = text(&answer, "access_token")?;
+        client.authenticate(token);
+        let token = format!("Bearer {token}");
         // Presence would wake the waiting clients at times of its own.
         let filter = json!({
             "presence": { "not_types": ["*"] },
@@ -59,7 +63,7 @@ impl Person {
         let path = format!("/v3/user/{}/filter", quoted(text(&answer, "user_id")?));
         let filter = client.post(&path, &filter).await?;
         let filter = text(&filter, "filter_id")?.to_owned();
-        Ok(Self { client, since: String::new(), filter, sent: 0 })
+        Ok(Self { client, since: String::new(), filter, token, sent: 0 })
     }
 
     /// Makes a room that everybody may join.
@@ -77,14 +81,24 @@ impl Person {
 
     /// Sends a message and waits for its acknowledgment.
     pub(crate) async fn send(&mut self, channel: &Channel) -> Result<()> {
+        let number = self.sent + 1;
+        self.say(channel, &format!("Message {number}: shall we meet at three today?")).await
+    }
+
+    /// Sends this text.
+    pub(crate) async fn say(&mut self, channel: &Channel, text: &str) -> Result<()> {
         self.sent += 1;
         let sent = self.sent;
         let path = format!("/v3/rooms/{}/send/m.room.message/txn-{sent}", channel.quoted_id);
-        let body = format!(
-            r#"{{"msgtype":"m.text","body":"Message {sent}: shall we meet at three today?"}}"#
-        );
+        let body = format!(r#"{{"msgtype":"m.text","body":"{text}"}}"#);
         self.client.ask(Method::PUT, &path, Bytes::from(body)).await?;
         Ok(())
+    }
+
+    /// The path of a sync from the last token on.
+    pub(crate) fn poll_path(&self, timeout_ms: u32) -> String {
+        let (filter, since) = (&self.filter, &self.since);
+        format!("/v3/sync?filter={filter}&timeout={timeout_ms}&since={since}")
     }
 
     /// Syncs from the last token on and keeps the new one; returns the answer's bytes.
@@ -130,7 +144,7 @@ fn text<'a>(answer: &'a Value, key: &str) -> Result<&'a str> {
 }
 
 /// A part of a path.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -1,10 +1,11 @@
-//! Tables of receipts. Owner: `ephemeral`. Typing lives in memory.
+//! Tables of receipts and of presence. Owner: `ephemeral`. Typing lives in memory.
 //!
-//! Each receipt stands in both tables, written in one batch: by whose it is, so that a new one
+//! Each receipt stands in both of its tables, written in one batch: by whose it is, so that a new one
 //! replaces it, and by when it was written, so that a sync reads only what is new.
 
-use kv::{DecodeError, Position, Table, Value, ValueReader, ValueWriter, key_structs};
+use kv::{DecodeError, Json, Position, Table, Value, ValueReader, ValueWriter, key_structs};
 use ruma::OwnedEventId;
+use serde::{Deserialize, Serialize};
 
 use super::US;
 use crate::{id::RoomNid, storage::rows::TimelinePosition};
@@ -36,6 +37,21 @@ pub const RECEIPTS: Table<ReceiptKey, ReceiptRow> = Table::new("receipts", US, 3
 /// Receipts by room and the position of their write.
 pub const RECEIPTS_BY_POSITION: Table<ReceiptPositionKey, ReceiptChange> =
     Table::new("receipts_by_position", US, 33, "ephemeral");
+
+/// What users chose of their presence, by user id.
+pub const PRESENCE: Table<String, Json<PresenceRow>> = Table::new("presence", US, 85, "ephemeral");
+/// The users who are shown as present: offline after a restart, which others must learn.
+pub const PRESENCE_SHOWN: Table<String, ()> = Table::new("presence_shown", US, 86, "ephemeral");
+
+/// What a user chose of their presence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRow {
+    /// The state by its number: 0 offline, 1 unavailable, 2 online, 3 busy.
+    pub chosen: u8,
+    /// The status message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_msg: Option<String>,
+}
 
 /// The kinds of receipts that are stored here, as they are numbered in keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

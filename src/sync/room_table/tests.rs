@@ -27,8 +27,8 @@ fn loaded(position: u64, rooms: &[(RoomNid, Membership)]) -> Loaded {
         forgotten: false,
         by_other: false,
     };
-    let typing = Position::ZERO;
-    let positions = RoomPositions { events: at(3), receipts: at(2), typing, bumped: at(1) };
+    let positions =
+        RoomPositions { events: at(3), receipts: at(2), bumped: at(1), ..RoomPositions::default() };
     Loaded {
         at: at(position),
         memberships: rooms.iter().map(|&(room, membership)| (room, row(membership))).collect(),

@@ -39,6 +39,7 @@ use super::{
     token::SyncToken,
 };
 use crate::{
+    ephemeral::PresenceState,
     error::ApiError,
     http::SessionId,
     rooms::render::{Detail, Form},
@@ -81,6 +82,14 @@ impl Sync {
             None => Duration::ZERO,
         };
         let deadline = Instant::now() + timeout;
+        // ruma does not tell "online" from nothing, which means online too.
+        let presence =
+            match request.set_presence.as_str() {
+                "online" => None,
+                name => Some(PresenceState::from_name(name).ok_or_else(|| {
+                    ApiError::invalid_param("set_presence is no state of presence")
+                })?),
+            };
         let v5::Request { pos, conn_id, txn_id, .. } = request;
         // What never was an answer's number is that of no answer.
         let pos = pos.map(|pos| pos::answer(&pos).unwrap_or_default());
@@ -91,6 +100,8 @@ impl Sync {
             (caller.user_id.clone(), caller.device_id.clone(), conn_id.unwrap_or_default());
         let opened = self.0.sliding.open(&key, pos)?;
         let asked = Asked { caller, wanted, opened };
+        let (user_id, device_id) = (&asked.caller.user_id, &asked.caller.device_id);
+        let _syncing = self.0.sources.presence.syncs(user_id, device_id, presence).await?;
         let (answer, delta) = self.poll_sliding(&asked, deadline).await?;
         let position = delta.position;
         let number = self.0.sliding.close(&key, &asked.opened, delta);
@@ -118,6 +129,9 @@ impl Sync {
             self.check_session(&caller.user_id, &caller.session).await?;
             match self.0.notifier.look(&caller.user_id, since).await? {
                 Look::Nothing(now) => since = Some(now),
+                Look::News(news) if concerns_others(&news, since, &asked.wanted) => {
+                    since = Some(news.now);
+                }
                 Look::News(_) => {
                     let news = self.everything(&caller.user_id).await?;
                     let now = news.now;
@@ -182,6 +196,17 @@ impl Sync {
             })
             .await
     }
+}
+
+/// Whether only the presence of others changed, which sliding sync does not tell.
+fn concerns_others(news: &News, since: Option<Position>, wanted: &Wanted) -> bool {
+    since.is_some_and(|since| {
+        news.presence
+            && news.rooms.is_empty()
+            && !news.account_data
+            && wanted.extensions.threads.is_none()
+            && news.memberships.iter().all(|(_, row)| row.position <= since)
+    })
 }
 
 /// The answer when nothing at all has happened.

@@ -4,6 +4,7 @@
 //! told, though the view may hold more: the next sync tells it.
 
 pub(crate) mod account_data;
+pub(crate) mod presence;
 pub(crate) mod receipts;
 pub(crate) mod state;
 pub(crate) mod summary;
@@ -19,7 +20,7 @@ use serde_json::value::RawValue;
 
 use super::{connections::Members, filter::SyncFilter};
 use crate::{
-    ephemeral::Typing,
+    ephemeral::{Presence, Typing},
     error::ApiError,
     id::{EventNid, Interner, StateKeyNid, UserNid},
     rooms::{
@@ -42,6 +43,7 @@ pub(crate) struct Sources {
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
     pub(crate) typing: Typing,
+    pub(crate) presence: Presence,
     pub(crate) unread: unread::UnreadCounts,
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Answer {
     pub(super) rooms: Rooms,
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub(super) account_data: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(super) presence: Events,
     /// How many one-time keys the device has left: the server keeps none yet. Clients read an empty
     /// map as "nothing new", and some want the field.
     pub(super) device_one_time_keys_count: BTreeMap<String, u64>,
@@ -46,7 +48,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Whether it tells anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.account_data.is_empty()
+        self.rooms.is_empty() && self.account_data.is_empty() && self.presence.is_empty()
     }
 }
 

@@ -25,10 +25,12 @@ use super::{
     streams::{
         Step,
         account_data::{self, AccountData},
+        presence,
     },
     token::SyncToken,
 };
 use crate::{
+    ephemeral::PresenceState,
     error::ApiError,
     http::SessionId,
     id::RoomNid,
@@ -61,6 +63,8 @@ pub struct Request {
     pub full_state: bool,
     /// Which state is told with a timeline.
     pub state_form: StateForm,
+    /// How the client says that its user is.
+    pub presence: Option<PresenceState>,
 }
 
 /// A filter that was stored, or that comes with the request.
@@ -113,6 +117,9 @@ impl Sync {
             filter,
         };
         let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        let (user_id, device_id) = &asked.device;
+        let presence = &self.0.sources.presence;
+        let _syncing = presence.syncs(user_id, device_id, request.presence).await?;
         let (answer, told, next) = self.poll(&asked, &request.session, deadline).await?;
         self.0.connections.tell_members(&asked.device, since, (next, told));
         let token = SyncToken { epoch: self.0.epoch, position: next };
@@ -232,6 +239,7 @@ impl Build<'_> {
             self.account_data = account_data::read(&self.step, self.since)?;
             answer.account_data = std::mem::take(&mut self.account_data.global).into();
         }
+        answer.presence = presence::read(&self.step, self.since, news)?.into();
         let mut joined: BTreeMap<RoomNid, RoomPositions> = news.rooms.iter().copied().collect();
         let changed: Vec<RoomNid> = self.account_data.rooms.keys().copied().collect();
         for room in changed {

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 use super::*;
 use crate::{
     config::Config,
-    ephemeral::{Receipts, Typing},
+    ephemeral::{Presence, Receipts, Typing},
     federation::server_keys::Signer,
     http::ClientAddress,
     id::Interner,
@@ -78,10 +78,12 @@ impl Server {
             default_version: RoomVersionId::V11,
             event_cache_bytes: 1 << 20,
         });
+        let presence = Presence::disabled(store.clone(), interner, clock.clone());
         let users = Users::new(store.clone(), interner, &config, clock);
         let typing = Typing::new(store.clone());
         let receipts = Receipts::new(store.clone());
-        let sync = Sync::start(rooms.clone(), users.clone(), typing.clone(), EPOCH);
+        let told = (typing.clone(), presence);
+        let sync = Sync::start(rooms.clone(), users.clone(), told, EPOCH);
         Self { store, rooms, users, typing, receipts, sync }
     }
 
@@ -185,6 +187,7 @@ impl Server {
             timeout: Duration::from_millis(how.timeout_ms),
             full_state: how.full_state,
             state_form: how.state_form,
+            presence: None,
         };
         let body = self.sync.v3(request).await?;
         Ok(serde_json::from_slice(&body).unwrap())

@@ -10,6 +10,7 @@ Promise.withResolvers ??= function () {
 const sdk = await import("matrix-js-sdk");
 export const { ClientEvent, EventTimeline, EventType, KnownMembership, ReceiptType } = sdk;
 export const { RelationType, RoomMemberEvent, TimelineWindow } = sdk;
+export const { Direction, NotificationCountType, ThreadFilterType } = sdk;
 
 // How long a condition may take to come through the running client.
 const WAIT_MS = 20_000;

@@ -5,6 +5,7 @@
 // line `js: N passed, M failed` and exits with 1 when a check failed.
 
 import { randomBytes } from "node:crypto";
+import * as features from "./features.js";
 import {
     ClientEvent,
     EventTimeline,
@@ -269,6 +270,15 @@ async function scenario(tally, baseUrl, roomVersion) {
         await notice(tally, alice, bob, roomId, hello);
         await paginate(tally, alice, bob, roomId);
         await leave(tally, alice, bob, roomId);
+        await features.threads(tally, alice, bob);
+        await features.spaces(tally, alice, bob);
+        await features.search(tally, alice, bob);
+        await features.media(tally, alice);
+        await features.pushRules(tally, alice, bob);
+        await features.directories(tally, alice, bob);
+        await features.upgrade(tally, alice, bob);
+        await features.devices(tally, alice, PASSWORD);
+        await features.delayed(tally, alice, bob);
         for (const person of [alice, bob]) {
             await tally.succeeds(person.client.logout(true), `${person.name} logs out`);
         }
