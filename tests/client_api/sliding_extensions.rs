@@ -201,9 +201,9 @@ async fn the_scope_of_an_extension_is_kept() {
     assert_eq!(told(json!({ "enabled": true })).await, both);
     assert_eq!(
         told(json!({ "enabled": true, "rooms": ["*"], "lists": [] })).await,
-        [subscribed.clone()]
+        [subscribed.as_str()]
     );
-    assert_eq!(told(json!({ "enabled": true, "rooms": [] })).await, [listed.clone()]);
+    assert_eq!(told(json!({ "enabled": true, "rooms": [] })).await, [listed.as_str()]);
     let named = told(json!({ "enabled": true, "rooms": [&subscribed], "lists": ["other"] })).await;
-    assert_eq!(named, [subscribed]);
+    assert_eq!(named, [subscribed.as_str()]);
 }

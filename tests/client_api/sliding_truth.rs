@@ -246,7 +246,7 @@ impl World<'_> {
             Step::Set(user, room, kind) => {
                 let value = text(&json!(format!("{:?}", self.last_events[room])));
                 let content = match kind {
-                    "m.room.name" if value.len() % 2 == 0 => json!({}),
+                    "m.room.name" if value.len().is_multiple_of(2) => json!({}),
                     "m.room.name" => json!({ "name": value }),
                     _ => json!({ "topic": value }),
                 };
