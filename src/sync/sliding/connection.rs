@@ -258,6 +258,7 @@ impl SlidingConnections {
 impl All {
     fn renew(&mut self, key: &Key) {
         self.remove(key);
+        // O(connections), in memory, and only for a client that begins.
         let of_user = self.connections.iter().filter(|(other, _)| other.0 == key.0);
         let oldest = of_user.clone().min_by_key(|(_, connection)| connection.used);
         if of_user.count() >= PER_USER_MAX
