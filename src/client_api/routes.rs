@@ -7,7 +7,7 @@ use http::Method;
 use super::{
     ClientApi, account_routes::account_routes, alias, create_room, delayed_events,
     media_routes::media_routes, membership_change, read_marker, read_routes::read_routes, receipt,
-    reporting, send, space, sync, typing, upgrade,
+    reporting, send, space, sync, sync_sliding, thread_subscriptions, typing, upgrade,
 };
 use crate::http::{Options, Routes};
 
@@ -31,6 +31,11 @@ pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
 fn sync_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .add_raw(&Method::GET, sync::PATHS, sync::sync_events)
+        .add_rendered(Options::DEFAULT.changes_nothing(), sync_sliding::sync_events)
+        .add(sync_sliding::get_thread_subscriptions_changes)
+        .add(thread_subscriptions::get_thread_subscription)
+        .add(thread_subscriptions::subscribe_thread)
+        .add(thread_subscriptions::unsubscribe_thread)
         .add(typing::create_typing_event)
         .add(receipt::create_receipt)
         .add(read_marker::set_read_marker)

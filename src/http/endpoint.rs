@@ -39,6 +39,7 @@ pub struct Options {
     body_bytes_max: usize,
     body_idle_max: Duration,
     more_paths: &'static [&'static str],
+    changes_nothing: bool,
     omits_nulls: bool,
 }
 
@@ -55,6 +56,7 @@ impl Options {
         body_bytes_max: BODY_BYTES_MAX,
         body_idle_max: BODY_IDLE_MAX,
         more_paths: &[],
+        changes_nothing: false,
         omits_nulls: false,
     };
 
@@ -76,6 +78,13 @@ impl Options {
     #[must_use]
     pub const fn body_bytes_max(mut self, bytes: usize) -> Self {
         self.body_bytes_max = bytes;
+        self
+    }
+
+    /// The handler changes nothing, though its method says so: it ends when the client hangs up.
+    #[must_use]
+    pub const fn changes_nothing(mut self) -> Self {
+        self.changes_nothing = true;
         self
     }
 
@@ -180,7 +189,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
                 // Boxed, so that a waiting handler does not carry its space along.
                 let parsed = Box::pin(parse::<S, A, R>(&state, options, request)).await;
                 let (auth, request) = parsed?;
-                to_its_end(may_change(&R::METHOD), handler(state, auth, request)).await
+                let changes = may_change(&R::METHOD) && !options.changes_nothing;
+                to_its_end(changes, handler(state, auth, request)).await
             }
         })
     }

@@ -10,6 +10,7 @@ use kv::{Batch, Json, Position};
 
 use super::{
     Room, Rooms,
+    bump::bumps,
     event::StoredEvent,
     head::Head,
     redaction::RedactionCommit,
@@ -26,8 +27,9 @@ use crate::{
         },
         schema::rooms::{
             EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERS, MEMBERSHIPS,
-            MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_HEADS, ROOMS,
-            STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey, TransactionKey,
+            MemberKey, MembershipKey, PENDING_REDACTIONS, PendingRedactionKey, ROOM_BUMPS,
+            ROOM_HEADS, ROOMS, STATE_KEYS, StateKeyKey, TIMELINE, TRANSACTIONS, TimelineKey,
+            TransactionKey,
         },
         topic,
     },
@@ -99,6 +101,11 @@ impl RoomCommit {
         }
         if self.events.iter().any(|event| event.timeline.is_some()) {
             batch.touch(topic::room(topic::ROOM_EVENTS, room));
+        }
+        let bumps = |event: &&EventCommit| event.timeline.is_some() && bumps(&event.event.pdu);
+        if let Some(event) = self.events.iter().rev().find(bumps) {
+            batch.put(&ROOM_BUMPS, &room, &event.position);
+            batch.touch(topic::room(topic::ROOM_BUMP, room));
         }
         state::apply(room, &self.state_writes, &mut batch);
         batch.append(self.extra.clone());

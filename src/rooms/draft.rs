@@ -420,6 +420,7 @@ impl<'a> Draft<'a> {
             position,
             was_joined: before == Membership::Join || known.is_some_and(|row| row.was_joined),
             forgotten: false,
+            by_other: new.is_some_and(|event| event.pdu.sender() != user_id.as_str()),
         };
         self.memberships.insert(user_id.clone(), row);
         Ok(MemberChange { user_id, before, row })

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod alias;
 mod auth;
+pub mod bump;
 mod commit;
 pub mod compose;
 pub mod create;

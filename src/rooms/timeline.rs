@@ -77,7 +77,8 @@ pub(super) fn is_empty(from: Bound<TimelinePosition>, to: Bound<TimelinePosition
 /// A place between two entries of a timeline, as clients know it.
 ///
 /// Written `t{line}_{position}` just after an entry and `p{line}_{position}` just before it. A
-/// token of `/sync` (`s{epoch}_{position}`) is the place after everything up to its position.
+/// token of `/sync` (`s{epoch}_{position}`), or the `pos` of sliding sync (which goes on with a dot
+/// and a number), is the place after everything up to its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaginationToken {
     position: TimelinePosition,
@@ -142,6 +143,7 @@ fn parse(token: &str) -> Option<PaginationToken> {
         let (epoch, position) = rest.split_once('_')?;
         let is_epoch =
             (1..=16).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let position = position.split_once('.').map_or(position, |(position, _)| position);
         return is_epoch.then_some(PaginationToken::live(parse_position(position)?));
     }
     let after = token.starts_with('t');

@@ -22,7 +22,7 @@ use super::{
         rooms::{AliasRow, RoomInfo},
         users::{
             AccessTokenRow, AccountDataRow, AccountRow, DeviceRow, DeviceSeenRow, ProfileRow,
-            RefreshFamilyRow, RegistrationTokenRow,
+            RefreshFamilyRow, RegistrationTokenRow, ThreadSubscriptionRow,
         },
     },
     schema::{
@@ -50,7 +50,7 @@ use super::{
         server::{IdentityRow, SigningKeyRow},
         users::{
             AccountDataChangeKey, AccountDataKey, DeviceKey, DeviceTokenKey, FilterHashKey,
-            FilterKey,
+            FilterKey, ThreadSubscriptionChangeKey, ThreadSubscriptionKey,
         },
     },
 };
@@ -234,6 +234,16 @@ fn user_keys(encodings: &mut Encodings) {
     let kind = || "m.x".to_owned();
     let data = AccountDataKey { user_id: user_id(), room: ROOM, kind: kind(), part: 2 };
     encodings.key("AccountDataKey", &data);
+    let thread = || "$t".to_owned();
+    let followed = ThreadSubscriptionKey { user_id: user_id(), room: ROOM, thread: thread() };
+    encodings.key("ThreadSubscriptionKey", &followed);
+    let change = ThreadSubscriptionChangeKey {
+        user_id: user_id(),
+        position: POSITION,
+        room: ROOM,
+        thread: thread(),
+    };
+    encodings.key("ThreadSubscriptionChangeKey", &change);
     let change =
         AccountDataChangeKey { user_id: user_id(), position: POSITION, room: ROOM, kind: kind() };
     encodings.key("AccountDataChangeKey", &change);
@@ -308,6 +318,7 @@ fn state_rows(encodings: &mut Encodings) {
             position: POSITION,
             was_joined: true,
             forgotten: true,
+            by_other: true,
         },
     );
     let rel_type = "m.thread".to_owned();
@@ -367,6 +378,8 @@ fn user_rows(encodings: &mut Encodings) {
         }),
     );
     let fields = BTreeMap::from([("displayname".to_owned(), "A".into())]);
+    let followed = ThreadSubscriptionRow { position: POSITION, subscribed: true, automatic: true };
+    encodings.row("ThreadSubscriptionRow", &followed);
     encodings.row("ProfileRow", &Json(ProfileRow(fields)));
     let display_name = Some("N".to_owned());
     encodings.row("DeviceRow", &Json(DeviceRow { display_name, created_ts: 1, revision: 2 }));

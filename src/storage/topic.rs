@@ -23,6 +23,10 @@ pub const PUSHERS: u8 = 9;
 
 /// The presence of a member of a room changed (held in memory).
 pub const ROOM_PRESENCE: u8 = 8;
+/// The threads that a user follows changed.
+pub const USER_THREAD_SUBSCRIPTIONS: u8 = 10;
+/// Something happened in a room that moves it up in lists of rooms.
+pub const ROOM_BUMP: u8 = 15;
 
 /// A delayed event was handed in or changed; a topic of the whole server, with the number 0.
 pub const DELAYED_EVENTS: u8 = 14;

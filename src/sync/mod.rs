@@ -8,6 +8,7 @@ mod connections;
 mod filter;
 pub mod notifier;
 mod room_table;
+pub mod sliding;
 mod streams;
 pub mod token;
 pub mod v3;
@@ -21,7 +22,11 @@ use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
 use tokio::time::Instant;
 
 use self::{
-    connections::Connections, filter::SyncFilter, notifier::Notifier, streams::Sources,
+    connections::Connections,
+    filter::SyncFilter,
+    notifier::Notifier,
+    sliding::{connection::SlidingConnections, lists::RoomFacts},
+    streams::Sources,
     v3::FilterChoice,
 };
 use crate::{
@@ -49,6 +54,10 @@ struct Inner {
     sources: Sources,
     notifier: Notifier,
     connections: Connections,
+    /// What the clients of sliding sync know.
+    sliding: SlidingConnections,
+    /// What is remembered of rooms for the filters of sliding sync.
+    room_facts: RoomFacts,
     /// The epoch of the database.
     epoch: u64,
     /// Stored filters never change.
@@ -91,6 +100,8 @@ impl Sync {
             sources: Sources { rooms, users, typing, presence },
             notifier,
             connections: Connections::default(),
+            sliding: SlidingConnections::new(),
+            room_facts: RoomFacts::new(),
             epoch,
             filters: Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES_MAX, Weight),
             sessions: Mutex::default(),

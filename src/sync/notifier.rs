@@ -18,7 +18,7 @@ use crate::{
         rows::{Membership, TimelinePosition},
         schema::{
             ephemeral::{RECEIPTS_BY_POSITION, ReceiptPositionKey},
-            rooms::{MEMBERSHIPS, TIMELINE, TimelineKey},
+            rooms::{MEMBERSHIPS, ROOM_BUMPS, TIMELINE, TimelineKey},
         },
     },
 };
@@ -166,6 +166,7 @@ fn last_positions(reader: &Reader<'_>, room: RoomNid) -> Result<RoomPositions, k
     Ok(RoomPositions {
         events: event.map_or(Position::ZERO, |(key, _)| key.position.position),
         receipts: receipt.map_or(Position::ZERO, |(key, _)| key.position),
+        bumped: reader.get(&ROOM_BUMPS, &room)?.unwrap_or_default(),
         ..RoomPositions::default()
     })
 }

@@ -30,6 +30,8 @@ pub(crate) struct RoomPositions {
     pub(crate) receipts: Position,
     /// Typing; zero until somebody types.
     pub(crate) typing: Position,
+    /// What moves the room up in lists of rooms.
+    pub(crate) bumped: Position,
     /// The presence of members; no part of what makes a room news.
     pub(crate) presence: Position,
 }
@@ -108,7 +110,12 @@ pub(crate) struct RoomTable {
     users_by_nid: HashMap<UserNid, u32>,
     users_free: Vec<u32>,
     users_max: usize,
+    /// The latest bumps of rooms without a slot: newer and older ones.
+    bumps: [HashMap<RoomNid, Position>; 2],
 }
+
+/// How many bumps of rooms without a slot are remembered, twice.
+const BUMPS_MAX: usize = 4_096;
 
 impl RoomTable {
     /// An empty table at this position, for at most so many users.
@@ -129,22 +136,32 @@ impl RoomTable {
                 topic::ROOM_EVENTS
                 | topic::ROOM_RECEIPTS
                 | topic::ROOM_TYPING
+                | topic::ROOM_BUMP
                 | topic::ROOM_PRESENCE => {
                     self.touch_room(topic.space, RoomNid(topic.id));
                 }
                 topic::USER_MEMBERSHIPS
                 | topic::USER_ACCOUNT_DATA
                 | topic::USER_SESSIONS
-                | topic::USER_DEVICES => self.touch_user(topic.space, UserNid(topic.id)),
+                | topic::USER_DEVICES
+                | topic::USER_THREAD_SUBSCRIPTIONS => {
+                    self.touch_user(topic.space, UserNid(topic.id));
+                }
                 _ => {}
             }
         }
     }
 
     fn touch_room(&mut self, space: u8, room: RoomNid) {
-        let Some(&slot) = self.rooms_by_nid.get(&room) else { return };
+        let Some(&slot) = self.rooms_by_nid.get(&room) else {
+            if space == topic::ROOM_BUMP {
+                self.note_bump(room);
+            }
+            return;
+        };
         let slot = &mut self.rooms[slot as usize];
         match space {
+            topic::ROOM_BUMP => slot.positions.bumped = self.now,
             topic::ROOM_EVENTS => slot.positions.events = self.now,
             topic::ROOM_RECEIPTS => slot.positions.receipts = self.now,
             topic::ROOM_PRESENCE => slot.positions.presence = self.now,
@@ -155,6 +172,19 @@ impl RoomTable {
                 user.changed.send_replace(self.now);
             }
         }
+    }
+
+    /// Remembers the bump of a room without a slot: it may just be getting one.
+    fn note_bump(&mut self, room: RoomNid) {
+        if self.bumps[0].len() >= BUMPS_MAX {
+            self.bumps.swap(0, 1);
+            self.bumps[0].clear();
+        }
+        self.bumps[0].insert(room, self.now);
+    }
+
+    fn noted_bump(&self, room: RoomNid) -> Position {
+        self.bumps.iter().filter_map(|bumps| bumps.get(&room)).copied().max().unwrap_or_default()
     }
 
     fn touch_user(&mut self, space: u8, user: UserNid) {
@@ -228,7 +258,7 @@ impl RoomTable {
         let mut slots = Vec::new();
         let mut changed = Position::ZERO;
         for &(nid, _) in loaded.memberships.iter().filter(joined) {
-            let slot = self.room_slot(nid, known.get(&nid).copied().filter(|_| !missed));
+            let slot = self.room_slot(nid, known.get(&nid).copied(), missed);
             let room = &mut self.rooms[slot as usize];
             room.watchers.push(user);
             changed = changed.max(room.positions.last());
@@ -246,14 +276,20 @@ impl RoomTable {
         });
     }
 
-    fn room_slot(&mut self, nid: RoomNid, positions: Option<RoomPositions>) -> u32 {
-        *self.rooms_by_nid.entry(nid).or_insert_with(|| {
-            let unknown =
-                RoomPositions { events: self.now, receipts: self.now, ..RoomPositions::default() };
-            let positions = positions.unwrap_or(unknown);
-            self.rooms.push(RoomSlot { nid, positions, watchers: Vec::new() });
-            u32::try_from(self.rooms.len() - 1).expect("there are fewer rooms than 2^32")
-        })
+    fn room_slot(&mut self, nid: RoomNid, loaded: Option<RoomPositions>, missed: bool) -> u32 {
+        if let Some(&slot) = self.rooms_by_nid.get(&nid) {
+            return slot;
+        }
+        let missed = missed || loaded.is_none();
+        let loaded = loaded.unwrap_or_default();
+        let bumped = loaded.bumped.max(self.noted_bump(nid));
+        let (events, receipts) =
+            if missed { (self.now, self.now) } else { (loaded.events, loaded.receipts) };
+        let positions = RoomPositions { events, receipts, bumped, ..RoomPositions::default() };
+        self.rooms.push(RoomSlot { nid, positions, watchers: Vec::new() });
+        let slot = u32::try_from(self.rooms.len() - 1).expect("there are fewer rooms than 2^32");
+        self.rooms_by_nid.insert(nid, slot);
+        slot
     }
 
     fn unwatch(&mut self, user: u32) {

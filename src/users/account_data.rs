@@ -141,6 +141,25 @@ impl AccountData {
         Ok(entries)
     }
 
+    /// All that is stored for a room.
+    pub fn of_room(
+        &self,
+        reader: &Reader<'_>,
+        user_id: &UserId,
+        room: RoomNid,
+    ) -> Result<Vec<AccountDataEntry>, kv::Error> {
+        let range = ACCOUNT_DATA.prefix(&(user_id.to_string(), room));
+        let rows = reader.scan(&ACCOUNT_DATA, &range, Direction::Forward, usize::MAX)?;
+        let firsts = rows.into_iter().filter(|(key, _)| key.part == 0);
+        let mut entries = Vec::new();
+        for (key, row) in firsts {
+            let Some(content) = content(reader, &key)? else { continue };
+            let (room, position) = (Some(room), row.position);
+            entries.push(AccountDataEntry { room, kind: key.kind, content, position });
+        }
+        Ok(entries)
+    }
+
     /// Sets a type for a client: refuses what the server manages, and too much.
     pub async fn set(
         &self,

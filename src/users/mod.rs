@@ -34,6 +34,7 @@ mod sessions;
 pub mod successors;
 mod tags;
 mod third_party;
+mod thread_subscriptions;
 pub mod uiaa;
 
 use std::{collections::HashSet, sync::Arc};
@@ -60,6 +61,7 @@ pub use self::{
     sessions::{IssuedSession, Liveness, NewSession, Sessions, expired_token},
     tags::Tags,
     third_party::{EMAIL, ThirdPartyIds},
+    thread_subscriptions::{ThreadSubscription, ThreadSubscriptions},
     uiaa::Uiaa,
 };
 use crate::{
@@ -91,6 +93,7 @@ struct Parts {
     push_rules: PushRules,
     pushers: Pushers,
     tags: Tags,
+    thread_subscriptions: ThreadSubscriptions,
     filters: Filters,
     ids: ThirdPartyIds,
     emails: Emails,
@@ -148,6 +151,7 @@ impl Users {
             ids,
             emails,
             grants,
+            thread_subscriptions: ThreadSubscriptions::new(store.clone(), interner),
             store,
             interner,
             clock,
@@ -220,6 +224,11 @@ impl Users {
     /// Tags of rooms.
     pub fn tags(&self) -> &Tags {
         &self.0.tags
+    }
+
+    /// The threads that users follow.
+    pub fn thread_subscriptions(&self) -> &ThreadSubscriptions {
+        &self.0.thread_subscriptions
     }
 
     /// Stored filters.

@@ -522,6 +522,8 @@ pub struct MembershipRow {
     pub was_joined: bool,
     /// Whether the user forgot the room.
     pub forgotten: bool,
+    /// Whether somebody else made it so: a kick and not a leave.
+    pub by_other: bool,
 }
 
 impl Value for MembershipRow {
@@ -530,7 +532,8 @@ impl Value for MembershipRow {
         writer.u8(self.membership as u8);
         writer.u32(self.event.0);
         writer.position(self.position);
-        writer.u8(u8::from(self.was_joined) | u8::from(self.forgotten) << 1);
+        let bits = [self.was_joined, self.forgotten, self.by_other];
+        writer.u8((0..).zip(bits).fold(0, |all, (place, bit)| all | u8::from(bit) << place));
     }
 
     fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
@@ -545,6 +548,7 @@ impl Value for MembershipRow {
             position,
             was_joined: bits & 1 != 0,
             forgotten: bits & 2 != 0,
+            by_other: bits & 4 != 0,
         })
     }
 }

@@ -156,3 +156,29 @@ impl Value for AccountDataRow {
         Ok(Self { position, parts, content: reader.rest().to_vec() })
     }
 }
+
+/// Whether a user follows a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadSubscriptionRow {
+    /// When it became so.
+    pub position: Position,
+    /// Whether the user follows it; else the user did.
+    pub subscribed: bool,
+    /// Whether a client decided that, and not the user.
+    pub automatic: bool,
+}
+
+impl Value for ThreadSubscriptionRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.position(self.position);
+        writer.u8(u8::from(self.subscribed) | u8::from(self.automatic) << 1);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        let position = reader.position()?;
+        let bits = reader.u8()?;
+        Ok(Self { position, subscribed: bits & 1 != 0, automatic: bits & 2 != 0 })
+    }
+}

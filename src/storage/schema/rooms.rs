@@ -225,6 +225,9 @@ pub const ALIASES: Table<String, Json<AliasRow>> = Table::new("aliases", RM, 2, 
 pub const ALIASES_BY_ROOM: Table<RoomAliasKey, ()> = Table::new("aliases_by_room", RM, 3, "rooms");
 /// The rooms that the directory shows.
 pub const PUBLIC_ROOMS: Table<RoomNid, Position> = Table::new("public_rooms", RM, 4, "rooms");
+/// When something last happened in each room that moves it up in lists of rooms; see
+/// [`crate::rooms::bump`].
+pub const ROOM_BUMPS: Table<RoomNid, Position> = Table::new("room_bumps", US, 112, "rooms");
 /// The rooms of each user, by what the room's current state says.
 pub const MEMBERSHIPS: Table<MembershipKey, MembershipRow> =
     Table::new("memberships", US, 0, "rooms");

@@ -8,7 +8,7 @@ use crate::{
     id::RoomNid,
     storage::rows::users::{
         AccessTokenRow, AccountDataRow, AccountRow, DeviceRow, DeviceSeenRow, ProfileRow,
-        RefreshFamilyRow, RegistrationTokenRow,
+        RefreshFamilyRow, RegistrationTokenRow, ThreadSubscriptionRow,
     },
 };
 
@@ -55,6 +55,28 @@ key_structs! {
         room: RoomNid,
         /// The type.
         kind: String,
+    }
+
+    /// A thread that a user follows, or did.
+    pub struct ThreadSubscriptionKey {
+        /// The user id.
+        user_id: String,
+        /// The room.
+        room: RoomNid,
+        /// The id of the thread's root.
+        thread: String,
+    }
+
+    /// When a user last began or ended to follow a thread.
+    pub struct ThreadSubscriptionChangeKey {
+        /// The user id.
+        user_id: String,
+        /// When.
+        position: Position,
+        /// The room.
+        room: RoomNid,
+        /// The id of the thread's root.
+        thread: String,
     }
 
     /// A stored filter.
@@ -105,3 +127,9 @@ pub const FILTERS_BY_HASH: Table<FilterHashKey, u32> =
 /// Registration tokens that an administrator made; those of the configuration are not here.
 pub const REGISTRATION_TOKENS: Table<String, Json<RegistrationTokenRow>> =
     Table::new("registration_tokens", GL, 16, "users");
+/// The threads that users follow, or did.
+pub const THREAD_SUBSCRIPTIONS: Table<ThreadSubscriptionKey, ThreadSubscriptionRow> =
+    Table::new("thread_subscriptions", US, 113, "users");
+/// The same in the order of their last change.
+pub const THREAD_SUBSCRIPTION_CHANGES: Table<ThreadSubscriptionChangeKey, ()> =
+    Table::new("thread_subscription_changes", US, 114, "users");

@@ -25,8 +25,10 @@ fn loaded(position: u64, rooms: &[(RoomNid, Membership)]) -> Loaded {
         position: at(1),
         was_joined: true,
         forgotten: false,
+        by_other: false,
     };
-    let positions = RoomPositions { events: at(3), receipts: at(2), ..RoomPositions::default() };
+    let positions =
+        RoomPositions { events: at(3), receipts: at(2), bumped: at(1), ..RoomPositions::default() };
     Loaded {
         at: at(position),
         memberships: rooms.iter().map(|&(room, membership)| (room, row(membership))).collect(),
@@ -112,4 +114,24 @@ fn users_who_do_not_sync_are_forgotten() {
     }
     assert!(table.users_by_nid.len() <= 4);
     assert_eq!(table.rooms[0].watchers.len(), table.users_by_nid.len());
+}
+
+#[test]
+fn a_bump_is_known_also_when_it_comes_before_the_room() {
+    let bumped = |table: &mut RoomTable| match table.look(ALICE, None).unwrap() {
+        Look::News(news) => news.rooms[0].1.bumped,
+        Look::Nothing(_) => panic!("everything was asked for"),
+    };
+    let mut table = table();
+    assert_eq!(bumped(&mut table), at(1), "as it was loaded");
+    table.apply(&commit(6, &[topic::room(topic::ROOM_EVENTS, ROOM)]));
+    assert_eq!(bumped(&mut table), at(1));
+    table.apply(&commit(7, &[topic::room(topic::ROOM_BUMP, ROOM)]));
+    assert_eq!(bumped(&mut table), at(7));
+    let mut late = RoomTable::new(at(5), 100);
+    assert!(late.look(ALICE, None).is_none());
+    late.apply(&commit(8, &[topic::room(topic::ROOM_BUMP, ROOM)]));
+    late.apply(&commit(9, &[topic::room(topic::ROOM_EVENTS, ROOM)]));
+    late.install(ALICE, loaded(5, &[(ROOM, Membership::Join)]));
+    assert_eq!(bumped(&mut late), at(8), "noted before the room had a slot");
 }

@@ -16,7 +16,7 @@ use crate::{
     error::ApiError,
     id::RoomNid,
     storage::schema::ephemeral::{
-        RECEIPTS_BY_POSITION, ReceiptChange, ReceiptKind, ReceiptPositionKey,
+        RECEIPTS, RECEIPTS_BY_POSITION, ReceiptChange, ReceiptKind, ReceiptPositionKey,
     },
 };
 
@@ -67,11 +67,54 @@ pub(crate) fn read(
     Ok(receipts)
 }
 
+/// The newest receipts that were written after `since`, in one event whatever their thread.
+/// `None` as `since`: at most `limit` of all, and the reader's own.
+pub(crate) fn merged(
+    step: &Step<'_>,
+    room: RoomNid,
+    since: Option<Position>,
+    limit: usize,
+) -> Result<Option<ClientEvent>, ApiError> {
+    let mut content = Content::new();
+    let mut changes = changes_up_to(step, room, since, limit)?;
+    if since.is_none() && changes.len() == limit {
+        changes.extend(own(step, room)?);
+    }
+    for ReceiptChange { user_id, kind, thread, event_id, ts } in changes {
+        let users = content.entry(event_id).or_default().entry(kind.name()).or_default();
+        users.entry(user_id).or_insert(Receipt { ts, thread_id: thread });
+    }
+    if content.is_empty() { Ok(None) } else { plain_event(TYPE, &content).map(Some) }
+}
+
+/// The reader's own receipts.
+fn own(step: &Step<'_>, room: RoomNid) -> Result<Vec<ReceiptChange>, ApiError> {
+    let range = RECEIPTS.prefix(&(room, step.user_id.to_string()));
+    let rows = step.reader.scan(&RECEIPTS, &range, Direction::Forward, RECEIPTS_MAX)?;
+    let told = rows.into_iter().filter(|(_, row)| row.position <= step.now);
+    Ok(told
+        .filter_map(|(key, row)| {
+            let kind = ReceiptKind::from_number(key.kind)?;
+            let (user_id, thread) = (key.user_id, key.thread);
+            Some(ReceiptChange { user_id, kind, thread, event_id: row.event_id, ts: row.ts })
+        })
+        .collect())
+}
+
 /// Private receipts of others are no one's business; those of ignored users neither.
 fn changes(
     step: &Step<'_>,
     room: RoomNid,
     since: Option<Position>,
+) -> Result<Vec<ReceiptChange>, ApiError> {
+    changes_up_to(step, room, since, RECEIPTS_MAX)
+}
+
+fn changes_up_to(
+    step: &Step<'_>,
+    room: RoomNid,
+    since: Option<Position>,
+    limit: usize,
 ) -> Result<Vec<ReceiptChange>, ApiError> {
     let start = ReceiptPositionKey { room, position: since.unwrap_or_default() };
     let end = ReceiptPositionKey { room, position: step.now };
@@ -85,11 +128,7 @@ fn changes(
         if is_told {
             changes.push(change);
         }
-        if changes.len() < RECEIPTS_MAX {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
+        if changes.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     step.reader.for_each(&RECEIPTS_BY_POSITION, &range, Direction::Backward, visit)?;
     Ok(changes)

@@ -108,7 +108,12 @@ fn changed(
 }
 
 /// All of a state, with or without its members.
-fn full(step: &Step<'_>, room: &Room, at: StateRef, members: bool) -> Result<StateMap, ApiError> {
+pub(crate) fn full(
+    step: &Step<'_>,
+    room: &Room,
+    at: StateRef,
+    members: bool,
+) -> Result<StateMap, ApiError> {
     let mut map = StateMap::new();
     if at == StateRef::EMPTY {
         return Ok(map);

@@ -28,9 +28,9 @@ pub(crate) struct Summary {
     #[serde(rename = "m.heroes", skip_serializing_if = "Option::is_none")]
     pub(crate) heroes: Option<Vec<String>>,
     #[serde(rename = "m.joined_member_count", skip_serializing_if = "Option::is_none")]
-    joined: Option<u64>,
+    pub(crate) joined: Option<u64>,
     #[serde(rename = "m.invited_member_count", skip_serializing_if = "Option::is_none")]
-    invited: Option<u64>,
+    pub(crate) invited: Option<u64>,
 }
 
 impl Summary {

@@ -33,11 +33,21 @@ pub(crate) fn window(
     lower: Option<Position>,
     upper: TimelinePosition,
 ) -> Result<Window, ApiError> {
+    window_of(step, viewer, (lower, upper), step.filter.timeline_limit)
+}
+
+/// The same with another limit than the filter's.
+pub(crate) fn window_of(
+    step: &Step<'_>,
+    viewer: &mut Viewer,
+    (lower, upper): (Option<Position>, TimelinePosition),
+    limit: usize,
+) -> Result<Window, ApiError> {
     let request = PageRequest {
         from: PaginationToken::after(upper),
         to: lower.map(PaginationToken::live),
         direction: Direction::Backward,
-        limit: step.filter.timeline_limit,
+        limit,
     };
     if !step.filter.timeline.admits_room(&viewer.room().id) {
         return Ok(Window { prev_batch: Some(request.from), ..Window::default() });

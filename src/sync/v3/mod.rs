@@ -177,7 +177,7 @@ impl Sync {
         }
     }
 
-    async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {
+    pub(super) async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {
         match self.0.notifier.look(user_id, None).await? {
             Look::News(news) => Ok(news),
             Look::Nothing(_) => Err(ApiError::internal_text("a look at everything saw nothing")),

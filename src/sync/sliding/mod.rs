@@ -1,0 +1,221 @@
+//! Simplified sliding sync (MSC4186): the rooms a client looks at, and what is new in them.
+//!
+//! A connection remembers in memory what its client was told; see [`connection`]. The poll waits on
+//! the same notifier as `/sync` and reads with the same streams; without news it reads nothing from
+//! storage. After a restart of the server all clients begin anew (`M_UNKNOWN_POS`).
+//!
+//! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
+
+mod answer;
+mod build;
+pub(super) mod connection;
+mod extensions;
+pub(super) mod lists;
+mod others;
+mod pos;
+mod request;
+mod room;
+mod state;
+mod threads;
+
+use std::{sync::Arc, time::Duration};
+
+use kv::Position;
+use ruma::{OwnedDeviceId, OwnedUserId, api::client::sync::sync_events::v5};
+use tokio::time::Instant;
+
+pub use self::threads::ThreadPage;
+use self::{
+    answer::{Answer, ExtensionAnswers, ListAnswer},
+    build::Build,
+    connection::{Base, Delta, Key, Opened},
+    request::Wanted,
+};
+use super::{
+    Sync,
+    filter::SyncFilter,
+    room_table::{Look, News},
+    streams::{Step, account_data},
+    token::SyncToken,
+};
+use crate::{
+    ephemeral::PresenceState,
+    error::ApiError,
+    http::SessionId,
+    rooms::render::{Detail, Form},
+};
+
+/// How long a client may wait at most.
+const TIMEOUT_MAX: Duration = Duration::from_secs(90);
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// The device.
+    pub device_id: OwnedDeviceId,
+    /// The session: when it ends, so does the poll.
+    pub session: SessionId,
+}
+
+/// A request, checked; small enough to wait with.
+struct Asked {
+    caller: Caller,
+    wanted: Arc<Wanted>,
+    opened: Opened,
+}
+
+impl Sync {
+    /// Answers sliding sync as JSON.
+    pub async fn sliding(&self, caller: Caller, request: v5::Request) -> Result<Vec<u8>, ApiError> {
+        request::check_ids(request.conn_id.as_deref(), request.txn_id.as_deref())?;
+        let interner = *self.0.sources.rooms.interner();
+        let wanted = Arc::new(Wanted::compile(
+            &request.lists,
+            &request.room_subscriptions,
+            &request.extensions,
+            (&caller.user_id, &interner),
+        )?);
+        let timeout = match &request.pos {
+            Some(_) => request.timeout.unwrap_or_default().min(TIMEOUT_MAX),
+            None => Duration::ZERO,
+        };
+        let deadline = Instant::now() + timeout;
+        // ruma does not tell "online" from nothing, which means online too.
+        let presence =
+            match request.set_presence.as_str() {
+                "online" => None,
+                name => Some(PresenceState::from_name(name).ok_or_else(|| {
+                    ApiError::invalid_param("set_presence is no state of presence")
+                })?),
+            };
+        let v5::Request { pos, conn_id, txn_id, .. } = request;
+        // What never was an answer's number is that of no answer.
+        let pos = pos.map(|pos| pos::answer(&pos).unwrap_or_default());
+        // Whatever was answered before this request came must be seen by it.
+        let newest = self.0.sources.rooms.store().position();
+        self.0.notifier.wait_until(newest).await;
+        let key: Key =
+            (caller.user_id.clone(), caller.device_id.clone(), conn_id.unwrap_or_default());
+        let opened = self.0.sliding.open(&key, pos)?;
+        let asked = Asked { caller, wanted, opened };
+        let (user_id, device_id) = (&asked.caller.user_id, &asked.caller.device_id);
+        let _syncing = self.0.sources.presence.syncs(user_id, device_id, presence).await?;
+        let (answer, delta) = self.poll_sliding(&asked, deadline).await?;
+        let position = delta.position;
+        let number = self.0.sliding.close(&key, &asked.opened, delta);
+        let pos = pos::write(SyncToken { epoch: self.0.epoch, position }, number);
+        let answer = Answer { txn_id, pos, ..answer };
+        serde_json::to_vec(&answer).map_err(ApiError::internal)
+    }
+
+    /// Waits until there is something to tell, or until the time is over.
+    async fn poll_sliding(
+        &self,
+        asked: &Asked,
+        deadline: Instant,
+    ) -> Result<(Answer, Delta), ApiError> {
+        let caller = &asked.caller;
+        let base = &asked.opened.base;
+        let mut changes = self.0.notifier.changes(self.0.notifier.user(&caller.user_id));
+        let mut stopped = self.0.notifier.stopped();
+        let mut poll = None;
+        // The first look must find what the client newly wants.
+        let mut since = base.position.filter(|_| base.wanted == asked.wanted);
+        let mut last = None;
+        loop {
+            changes.borrow_and_update();
+            self.check_session(&caller.user_id, &caller.session).await?;
+            match self.0.notifier.look(&caller.user_id, since).await? {
+                Look::Nothing(now) => since = Some(now),
+                Look::News(news) if concerns_others(&news, since, &asked.wanted) => {
+                    since = Some(news.now);
+                }
+                Look::News(_) => {
+                    let news = self.everything(&caller.user_id).await?;
+                    let now = news.now;
+                    let (answer, delta) = self.build_sliding(asked, news).await?;
+                    if !answer.is_empty() || base.position.is_none() {
+                        return Ok((answer, delta));
+                    }
+                    since = Some(now);
+                    last = Some((answer, delta));
+                }
+            }
+            let over = |last: Option<(Answer, Delta)>, now: Position| {
+                // Nothing that came after the last build concerns the client.
+                let (answer, delta) = last.unwrap_or_else(|| quiet(asked, now));
+                Ok((answer, Delta { position: now, ..delta }))
+            };
+            let now = since.unwrap_or_default();
+            if Instant::now() >= deadline || *stopped.borrow() {
+                return over(last, now);
+            }
+            let device = (caller.user_id.clone(), caller.device_id.clone());
+            let poll = poll.get_or_insert_with(|| self.0.connections.open_poll(device));
+            tokio::select! {
+                // The sender lives as long as `self`.
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+                () = poll.ended() => return over(last, now),
+                () = asked.opened.ended() => return over(last, now),
+                _ = stopped.changed() => {}
+            }
+        }
+    }
+
+    /// Reads the answer, in one step.
+    async fn build_sliding(&self, asked: &Asked, news: News) -> Result<(Answer, Delta), ApiError> {
+        let (sources, facts) = (self.0.sources.clone(), self.0.room_facts.clone());
+        let (caller, wanted) = (asked.caller.clone(), asked.wanted.clone());
+        let base: Arc<Base> = asked.opened.base.clone();
+        let store = sources.rooms.store().clone();
+        store
+            .read(move |reader| {
+                let filter = SyncFilter::default();
+                let mut step = Step {
+                    sources: &sources,
+                    reader,
+                    filter: &filter,
+                    user_id: &caller.user_id,
+                    form: Form {
+                        format: ruma::api::client::filter::EventFormat::Client,
+                        room_id: false,
+                        device_id: Some(caller.device_id.clone()),
+                        now: sources.rooms.clock().now(),
+                        detail: Detail::Full,
+                    },
+                    now: news.now,
+                    known: &base.members,
+                    told: super::connections::Members::new(),
+                    ignored: std::collections::HashSet::new(),
+                };
+                step.ignored = account_data::read_ignored_users(&step)?;
+                Build::new(step, &wanted, &base)?.answer(&news, &facts)
+            })
+            .await
+    }
+}
+
+/// Whether only the presence of others changed, which sliding sync does not tell.
+fn concerns_others(news: &News, since: Option<Position>, wanted: &Wanted) -> bool {
+    since.is_some_and(|since| {
+        news.presence
+            && news.rooms.is_empty()
+            && !news.account_data
+            && wanted.extensions.threads.is_none()
+            && news.memberships.iter().all(|(_, row)| row.position <= since)
+    })
+}
+
+/// The answer when nothing at all has happened.
+fn quiet(asked: &Asked, now: Position) -> (Answer, Delta) {
+    let base = &asked.opened.base;
+    let mut answer = Answer::default();
+    for (list, &count) in asked.wanted.lists.iter().zip(&base.counts) {
+        answer.lists.insert(list.name.clone(), ListAnswer { count });
+    }
+    answer.extensions = ExtensionAnswers::nothing(&asked.wanted.extensions, now);
+    (answer, Delta::none(base, now))
+}
