@@ -108,7 +108,8 @@ pub fn open_store(config: &Config) -> Result<Store, StartError> {
 }
 
 impl Server {
-    /// Builds all parts on a store. Must run inside the runtime that will serve.
+    /// Builds all parts on a store. Must run inside the runtime that will serve. What they do by
+    /// themselves begins with [`Server::work`].
     pub async fn build(
         config: Arc<Config>,
         store: Store,
@@ -142,16 +143,9 @@ impl Server {
         } else {
             Presence::disabled(store.clone(), interner, clock.clone())
         };
+        let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
         let told = (typing.clone(), presence.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
-        let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
-        delayed_events.start(&tasks);
-        let parts = appservice_sender::Parts {
-            appservices: appservices.clone(),
-            rooms: rooms.clone(),
-            typing: typing.clone(),
-        };
-        AppserviceSender::start(parts, &tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
@@ -166,17 +160,9 @@ impl Server {
             limits: RateLimits::new(&config.rate_limits),
             no_limits: RateLimits::none(),
             media: media.clone(),
-            egress: egress.clone(),
+            egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        let feed = store.feed();
-        tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
-        PushGateway::start(rooms.clone(), users.clone(), egress, &tasks);
-        tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
-        tasks.spawn({
-            let media = media.clone();
-            |stop| media.work(stop)
-        });
         Ok(Self {
             config,
             store,
@@ -189,6 +175,25 @@ impl Server {
             federation,
             tasks,
         })
+    }
+
+    /// Begins what the parts do by themselves: sending to others, tidying up, what is due.
+    pub fn work(&self) {
+        let (client, tasks) = (&self.client, &self.tasks);
+        let (rooms, users) = (self.rooms.clone(), self.users.clone());
+        client.delayed_events.start(tasks);
+        let parts = appservice_sender::Parts {
+            appservices: self.appservices.clone(),
+            rooms: rooms.clone(),
+            typing: client.typing.clone(),
+        };
+        AppserviceSender::start(parts, tasks);
+        PushGateway::start(rooms.clone(), users.clone(), client.egress.clone(), tasks);
+        tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
+        let feed = self.store.feed();
+        tasks.spawn(|stop| users::guests::run(users, rooms, feed, stop));
+        let media = self.media.clone();
+        tasks.spawn(|stop| media.work(stop));
     }
 
     /// The requests that a listener answers.
@@ -228,6 +233,7 @@ impl Server {
         stop: watch::Receiver<bool>,
         metrics: Option<Metrics>,
     ) -> Result<(), StartError> {
+        self.work();
         let mut tasks = JoinSet::new();
         for listener in &self.config.server.listeners {
             let bound = self.bind(listener).await?;

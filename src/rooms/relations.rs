@@ -142,7 +142,7 @@ fn age_of(edit: &StoredEvent) -> (MilliSecondsSinceUnixEpoch, &EventId) {
 }
 
 /// The most recent of the valid edits of an event that `admits` lets through.
-fn newest_edit(
+pub fn newest_edit(
     rooms: &Rooms,
     reader: &Reader<'_>,
     room: &Room,

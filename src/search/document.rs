@@ -7,19 +7,16 @@
 
 use std::sync::Arc;
 
-use kv::{Direction, Reader};
+use kv::Reader;
 use ruma::{OwnedEventId, UserId};
 use serde_json::{Map, Value};
 
 use crate::{
     error::ApiError,
     id::Interner,
-    rooms::{Room, Rooms, StoredEvent},
-    storage::{rows::EventFlags, schema::rooms::RELATIONS},
+    rooms::{Room, Rooms, StoredEvent, relations::newest_edit},
+    storage::rows::EventFlags,
 };
-
-/// How many relations of a message are looked through for its edits.
-const RELATIONS_MAX: usize = 1_000;
 
 /// The kinds of events that can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +88,9 @@ pub(super) fn text_now(
     if is_state || target_of_edit(event).is_some() {
         return Ok(None);
     }
-    if let Some(edit) = newest_edit(rooms, reader, room, event)? {
+    let sender = event.pdu.sender();
+    let edit = newest_edit(rooms, reader, room, event, |edit| Ok(counts(edit, sender)))?;
+    if let Some(edit) = edit {
         let text = new_body(&edit);
         return Ok(text.map(|text| Text { text, edit: Some(edit) }));
     }
@@ -139,37 +138,6 @@ pub(super) fn target_of_edit(event: &StoredEvent) -> Option<OwnedEventId> {
     let relation: Map<String, Value> = event.pdu.content_field("m.relates_to")?;
     let text = |field| relation.get(field).and_then(Value::as_str);
     (text("rel_type") == Some("m.replace")).then(|| text("event_id"))??.try_into().ok()
-}
-
-/// The newest edit of a message that counts.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#validity-of-replacement-events>
-fn newest_edit(
-    rooms: &Rooms,
-    reader: &Reader<'_>,
-    room: &Room,
-    event: &StoredEvent,
-) -> Result<Option<Arc<StoredEvent>>, ApiError> {
-    let range = RELATIONS.prefix(&(room.nid, event.nid));
-    let rows = reader.scan(&RELATIONS, &range, Direction::Backward, RELATIONS_MAX)?;
-    let mut newest: Option<Arc<StoredEvent>> = None;
-    let same = rows.into_iter().map(|(_, row)| row).filter(|row| {
-        row.rel_type == "m.replace"
-            && row.sender == event.record.sender
-            && row.event_type == event.record.event_type
-    });
-    for row in same {
-        let Some(edit) = rooms.event(reader, room, row.event)? else { continue };
-        if !counts(&edit, event.pdu.sender()) {
-            continue;
-        }
-        let age =
-            |event: &StoredEvent| (event.pdu.origin_server_ts(), event.pdu.event_id().to_owned());
-        if newest.as_ref().is_none_or(|newest| age(newest) < age(&edit)) {
-            newest = Some(edit);
-        }
-    }
-    Ok(newest)
 }
 
 /// Whether an edit of a message of this sender counts.

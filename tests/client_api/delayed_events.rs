@@ -241,6 +241,7 @@ async fn an_event_outlives_a_restart_and_a_crash_right_after_it_was_sent() {
     drop(server);
     clock.advance(Duration::from_mins(1));
     let again = Server::build(config, store.clone(), clock).await.unwrap();
+    again.work();
     let outcome = loop {
         let key = delay_id.clone();
         let row = store.read(move |reader| reader.get(&DELAYED_EVENTS, &key)).await.unwrap();

@@ -76,7 +76,8 @@ async fn login_tokens_may_be_off() {
     assert_eq!(answer.outcome(), (404, "M_UNRECOGNIZED"));
     assert_eq!(login(&server, "clt_x", None).await.outcome(), (400, "M_UNKNOWN"));
     let flows = server.get("v3/login").send().await.ok();
-    assert_eq!(flows, json!({ "flows": [{ "type": "m.login.password" }] }));
+    let flows = flows["flows"].as_array().unwrap();
+    assert!(flows.iter().all(|flow| flow["type"] != "m.login.token"), "{flows:?}");
 }
 
 #[tokio::test]

@@ -276,7 +276,8 @@ async fn what_was_not_told_is_told_after_a_restart() {
     let clock = Clock::manual(server.clock.now());
     drop(server);
     gateway.failures.store(0, Ordering::SeqCst);
-    let _again = Server::build(config, store, clock).await.unwrap();
+    let again = Server::build(config, store, clock).await.unwrap();
+    again.work();
     let told = gateway.wait_for(1).await;
     assert_eq!(told[0]["event_id"], json!(event));
 }

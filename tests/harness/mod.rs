@@ -187,6 +187,7 @@ impl TestServer {
     ) -> Self {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");
+        server.work();
         let app = server.app(Serves::Both);
         Self { app, server, clock, transactions: AtomicU64::new(0), media_folder }
     }
