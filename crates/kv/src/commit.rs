@@ -218,7 +218,7 @@ impl Sequencer {
             }
             self.count(&group);
         }
-        self.core.bulletin.publish(Position::from_u64(self.last), &group.commits);
+        self.core.bulletin.publish(self.visible(&group), &group.commits);
         for (answer, position) in group.accepted {
             let _ = answer.send(Ok(position));
         }
@@ -226,6 +226,12 @@ impl Sequencer {
         for (answer, error) in group.refused {
             let _ = answer.send(Err(error));
         }
+    }
+
+    /// The position of the last commit, this group's included. Numbers that a failed group was given
+    /// are no positions: a reader who waited for one would wait for ever.
+    fn visible(&self, group: &Group) -> Position {
+        group.commits.last().map_or_else(|| self.core.bulletin.position(), |commit| commit.last)
     }
 
     /// Gives the batch its place in the group, or refuses it.
@@ -239,7 +245,7 @@ impl Sequencer {
         patch(&mut batch.operations, &batch.pending, first);
         group.sync |= durability == Durability::Synced;
         if batch.positions == 0 {
-            group.accepted.push((answer, Position::from_u64(self.last)));
+            group.accepted.push((answer, self.visible(group)));
         } else {
             self.last += u64::from(batch.positions);
             let first = Position::from_u64(first);

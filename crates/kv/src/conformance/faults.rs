@@ -58,6 +58,9 @@ async fn leaves_a_full_disk(subject: Subject) {
     assert!(is_unavailable(&commit(store, entry()).await));
     subject.faults.set_disk_full(false);
     tokio::time::sleep(Duration::from_millis(2500)).await;
+    // What has no position publishes none that was given and failed.
+    commit(store, put(&COUNTS, &1, &1)).await.unwrap();
+    assert_eq!(store.position(), first);
     let next = commit(store, entry()).await.unwrap();
     assert_eq!(next.as_u64(), first.as_u64() + 2, "the failed batch's position is not reused");
     assert_eq!(get(store, &LOG, &Position::from_u64(2)), None);
