@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use http::Method;
 use serde_json::json;
 
 use crate::harness::{TestServer, record};
@@ -23,4 +24,82 @@ async fn every_route_is_listed_once() {
     routes.sort();
     routes.dedup();
     assert_eq!(routes.len(), count);
+}
+
+/// What anybody may ask for.
+fn is_open(method: &str, path: &str) -> bool {
+    let ends = [
+        "/account/password",
+        "/account/password/email/requestToken",
+        "/account/password/msisdn/requestToken",
+        "/account/3pid/email/requestToken",
+        "/account/3pid/msisdn/requestToken",
+        "/account/deactivate",
+        "/causerie/email/confirm",
+        "/client/versions",
+        "/fallback/web",
+        "/login",
+        "/refresh",
+        "/register",
+        "/validity",
+    ];
+    let parts = [
+        "/.well-known/",
+        "/_matrix/static/",
+        "/login/sso/redirect",
+        "/register/",
+        "/_matrix/media/r0/download/",
+        "/_matrix/media/v1/download/",
+        "/_matrix/media/v3/download/",
+        "/_matrix/media/r0/thumbnail/",
+        "/_matrix/media/v1/thumbnail/",
+        "/_matrix/media/v3/thumbnail/",
+        // By the id of a delayed event, which is a secret.
+        "/org.matrix.msc4140/delayed_events/{delay_id}",
+    ];
+    let read = ["/profile/", "/directory/", "/publicRooms", "/room_summary/", "/summary"];
+    ends.iter().any(|end| path.ends_with(end))
+        || parts.iter().any(|part| path.contains(part))
+        || (method == "GET" && read.iter().any(|part| path.contains(part)))
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_without_a_token() {
+    let server = TestServer::new().await;
+    for route in server.server.client_routes() {
+        let method: Method = route.method.parse().unwrap();
+        let answer = server.call(method, &filled(&route.path)).json(json!({})).send().await;
+        let is_refused = answer.outcome() == (401, "M_MISSING_TOKEN");
+        let is_open = is_open(route.method.as_ref(), &route.path);
+        assert_ne!(is_refused, is_open, "{} {}: {answer:?}", route.method, route.path);
+        assert!(!answer.status.is_server_error(), "{} {}", route.method, route.path);
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_told_that_it_is_unknown() {
+    let server = TestServer::new().await;
+    for route in server.server.client_routes() {
+        let answer = server.call(Method::PATCH, &filled(&route.path)).send().await;
+        assert_eq!(answer.outcome(), (405, "M_UNRECOGNIZED"), "{}", route.path);
+    }
+    for unknown in ["v3/nothing", "v99/sync", "/_matrix/media/v3/nothing", "/_matrix/nothing"] {
+        let answer = server.get(unknown).send().await;
+        assert_eq!(answer.outcome(), (404, "M_UNRECOGNIZED"), "{unknown}");
+        assert_eq!(answer.headers["access-control-allow-origin"], "*", "{unknown}");
+    }
+}
+
+/// A path of that form.
+fn filled(path: &str) -> String {
+    let parts = path.split('/').map(|part| match part {
+        "{room_id}" | "{room_id_or_alias}" => "!room:example.org",
+        "{user_id}" => "@alice:example.org",
+        "{room_alias}" => "%23alias:example.org",
+        "{event_id}" | "{thread_root}" => "$event",
+        "{server_name}" => "example.org",
+        part if part.starts_with('{') => "x",
+        part => part,
+    });
+    parts.collect::<Vec<_>>().join("/")
 }
