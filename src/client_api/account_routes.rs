@@ -64,7 +64,7 @@ fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(discovery::discover_homeserver_of_federation)
         .add(discovery::get_supported_versions)
         .add(session::get_login_types)
-        .add(session::login)
+        .add_with(Options::DEFAULT.needs_field("type"), session::login)
         .add(session::refresh_token)
         .add(session::logout)
         .add(session::logout_all)

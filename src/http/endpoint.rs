@@ -8,7 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#api-standards>
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,6 +20,7 @@ use axum::{
 use bytes::Bytes;
 use http::{Method, request::Parts};
 use ruma::api::{IncomingRequest, IncomingRequestExt, path_builder::PathBuilder};
+use serde::de::IgnoredAny;
 use tower::service_fn;
 
 use crate::{
@@ -41,6 +42,7 @@ pub struct Options {
     more_paths: &'static [&'static str],
     changes_nothing: bool,
     omits_nulls: bool,
+    needed_field: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,7 @@ impl Options {
         more_paths: &[],
         changes_nothing: false,
         omits_nulls: false,
+        needed_field: None,
     };
 
     /// The body is the content of an event: stricter JSON.
@@ -93,6 +96,14 @@ impl Options {
     #[must_use]
     pub const fn omit_nulls(mut self) -> Self {
         self.omits_nulls = true;
+        self
+    }
+
+    /// The body is refused without this field: for a reader of ruma that takes it for granted and
+    /// would panic.
+    #[must_use]
+    pub const fn needs_field(mut self, name: &'static str) -> Self {
+        self.needed_field = Some(name);
         self
     }
 
@@ -310,9 +321,21 @@ where
         BodyKind::Json(_) if body.is_empty() => &b"{}"[..],
         _ => &body[..],
     };
+    if let Some(name) = options.needed_field {
+        check_field(body, name)?;
+    }
     let request = http::Request::from_parts(head, body);
     let request = R::try_from_http_request(request, &arguments).map_err(|error| refusal(&error))?;
     Ok((auth, request))
+}
+
+fn check_field(body: &[u8], name: &str) -> Result<(), ApiError> {
+    let fields: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_slice(body);
+    // What is no object is refused by ruma.
+    if fields.is_ok_and(|fields| !fields.contains_key(name)) {
+        return Err(ApiError::bad_json(format!("The field `{name}` is missing")));
+    }
+    Ok(())
 }
 
 async fn checked_body(head: &Parts, body: Body, options: Options) -> Result<Bytes, ApiError> {

@@ -372,6 +372,6 @@ async fn what_is_no_address_of_an_account_is_not_removed() {
     assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
     for verb in ["delete", "unbind"] {
         let answer = alice.post(&format!("v3/account/3pid/{verb}"), json!({})).await;
-        assert_eq!(answer.outcome(), (400, "M_MISSING_PARAM"), "{verb}");
+        assert_eq!(answer.outcome(), (400, "M_BAD_JSON"), "{verb}");
     }
 }

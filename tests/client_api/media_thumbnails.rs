@@ -203,7 +203,7 @@ async fn t108_a_process_that_takes_too_much_is_ended() {
 
 #[tokio::test]
 async fn old_clients_get_thumbnails_without_a_token() {
-    let server = TestServer::new().await;
+    let server = TestServer::with(|config| config.media.legacy_unauthenticated = true).await;
     let alice = server.client("alice").await;
     let place = alice.upload("image/png", encoded(100, 50, ImageFormat::Png)).await;
     let path = format!("/_matrix/media/v3/thumbnail/{place}");
