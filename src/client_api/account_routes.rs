@@ -7,8 +7,8 @@ use ruma::UserId;
 
 use super::{
     ClientApi, account, admin, appservice, config, contact, device, discovery, fallback, filter,
-    login_page, openid, presence, profile, push, pusher, rtc, session, sso, support, tag, thirdparty,
-    user_directory, voip,
+    login_page, openid, presence, profile, push, pusher, rtc, session, sso, support, tag,
+    thirdparty, user_directory, voip,
 };
 use crate::{
     error::ApiError,

@@ -34,7 +34,6 @@ fn is_open(method: &str, path: &str) -> bool {
         "/account/password/msisdn/requestToken",
         "/account/3pid/email/requestToken",
         "/account/3pid/msisdn/requestToken",
-        "/account/deactivate",
         "/causerie/email/confirm",
         "/client/versions",
         "/fallback/web",
@@ -54,33 +53,37 @@ fn is_open(method: &str, path: &str) -> bool {
         "/_matrix/media/r0/thumbnail/",
         "/_matrix/media/v1/thumbnail/",
         "/_matrix/media/v3/thumbnail/",
-        // By the id of a delayed event, which is a secret.
-        "/org.matrix.msc4140/delayed_events/{delay_id}",
     ];
-    let read = ["/profile/", "/directory/", "/publicRooms", "/room_summary/", "/summary"];
+    let read = ["/profile/", "/directory/", "/room_summary/", "/summary"];
+    // Who knows the id of a delayed event may change it.
+    let delayed = "/org.matrix.msc4140/delayed_events/{delay_id}";
     ends.iter().any(|end| path.ends_with(end))
         || parts.iter().any(|part| path.contains(part))
+        || (method == "POST" && path.contains(delayed))
         || (method == "GET" && read.iter().any(|part| path.contains(part)))
 }
 
 #[tokio::test]
 async fn nobody_is_let_in_without_a_token() {
     let server = TestServer::new().await;
+    let mut wrong = Vec::new();
     for route in server.server.client_routes() {
-        let method: Method = route.method.parse().unwrap();
-        let answer = server.call(method, &filled(&route.path)).json(json!({})).send().await;
+        let method = route.method.parse().unwrap();
+        let answer = server.call(method, &filled(route.path)).json(json!({})).send().await;
         let is_refused = answer.outcome() == (401, "M_MISSING_TOKEN");
-        let is_open = is_open(route.method.as_ref(), &route.path);
-        assert_ne!(is_refused, is_open, "{} {}: {answer:?}", route.method, route.path);
-        assert!(!answer.status.is_server_error(), "{} {}", route.method, route.path);
+        let is_open = is_open(&route.method, route.path);
+        if is_refused == is_open || answer.status.is_server_error() {
+            wrong.push(format!("{} {}: {}", route.method, route.path, answer.text));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test]
 async fn another_method_is_told_that_it_is_unknown() {
     let server = TestServer::new().await;
     for route in server.server.client_routes() {
-        let answer = server.call(Method::PATCH, &filled(&route.path)).send().await;
+        let answer = server.call(Method::PATCH, &filled(route.path)).send().await;
         assert_eq!(answer.outcome(), (405, "M_UNRECOGNIZED"), "{}", route.path);
     }
     for unknown in ["v3/nothing", "v99/sync", "/_matrix/media/v3/nothing", "/_matrix/nothing"] {

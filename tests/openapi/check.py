@@ -40,8 +40,9 @@ class Operation:
         parts = path.strip("/").split("/")
         pattern = "".join("/[^/]+" if part.startswith("{") else "/" + re.escape(part)
                           for part in parts)
-        # An empty state key may be left out, with its slash.
-        pattern = re.sub(r"/\[\^/\]\+$", "(/[^/]*)?", pattern) if parts[-1] == "{stateKey}" else pattern
+        if parts[-1] == "{stateKey}":
+            # An empty one may be left out, with its slash.
+            pattern = pattern.removesuffix("/[^/]+") + "(/[^/]*)?"
         self.pattern = re.compile("^" + pattern + "/?$")
         self.variables = sum(part.startswith("{") for part in parts)
         # Whether the specification names an error that only this operation has.
@@ -141,19 +142,30 @@ def wrongs(exchange):
     if exchange["cors"] != "*":
         yield "cors", "scripts of other origins cannot read it"
     is_page = kind.startswith("text/html")
-    asks_for_a_stage = status == 401 and isinstance(body, dict) and "flows" in body
-    if status >= 400 and exchange["method"] != "HEAD" and not is_page and not asks_for_a_stage:
+    is_told = exchange["method"] != "HEAD" and not is_page and not is_challenge(exchange)
+    if status >= 400 and is_told:
         texts = [body.get(name) for name in ("errcode", "error")] if isinstance(body, dict) else []
         if not (texts and all(isinstance(text, str) and text for text in texts)):
             yield "error", "it does not say what is wrong, as `errcode` and `error`"
+
+
+def is_token_error(exchange):
+    body = exchange["body"]
+    return isinstance(body, dict) and body.get("errcode") in TOKEN_ERRORS
+
+
+def is_challenge(exchange):
+    """Whether it asks for a stage of user-interactive authentication, and nothing was wrong."""
+    body = exchange["body"]
+    return isinstance(body, dict) and "flows" in body and "errcode" not in body
 
 
 def outcome(operation, exchange):
     """Whether it is a success or a failure of this operation, or neither."""
     if exchange["status"] < 400:
         return "success"
-    is_token = exchange["status"] == 401 and (exchange["body"] or {}).get("errcode") in TOKEN_ERRORS
-    return None if is_token and operation.has_error else "failure"
+    asks = exchange["status"] == 401 and (is_token_error(exchange) or is_challenge(exchange))
+    return None if asks and operation.has_error else "failure"
 
 
 def validate(all_operations, folder, is_excepted):
@@ -172,11 +184,10 @@ def validate(all_operations, folder, is_excepted):
             continue
         seen[name][outcome(operation, exchange)] += 1
         validator = make_validators(operation, registry, cache).get(exchange["status"])
-        body = exchange["body"]
-        if validator is None or (exchange["status"] == 401 and body.get("errcode") in TOKEN_ERRORS):
+        if validator is None or (exchange["status"] == 401 and is_token_error(exchange)):
             continue
         checked += 1
-        for error in validator.iter_errors(body):
+        for error in validator.iter_errors(exchange["body"]):
             where = place(error)
             key = f"{name}:{exchange['status']}:{where}:{error.validator}"
             violations["schema", key, error.message[:200]] += 1
