@@ -8,7 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#api-standards>
 
-use std::{collections::BTreeMap, convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,8 +19,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{Method, request::Parts};
-use ruma::api::{IncomingRequest, IncomingRequestExt, path_builder::PathBuilder};
-use serde::de::IgnoredAny;
+use ruma::{
+    api::{IncomingRequest, IncomingRequestExt, path_builder::PathBuilder},
+    serde::JsonObject,
+};
 use tower::service_fn;
 
 use crate::{
@@ -330,7 +332,7 @@ where
 }
 
 fn check_field(body: &[u8], name: &str) -> Result<(), ApiError> {
-    let fields: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_slice(body);
+    let fields: Result<JsonObject, _> = serde_json::from_slice(body);
     // What is no object is refused by ruma.
     if fields.is_ok_and(|fields| !fields.contains_key(name)) {
         return Err(ApiError::bad_json(format!("The field `{name}` is missing")));
