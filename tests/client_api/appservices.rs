@@ -273,7 +273,7 @@ async fn places_and_people_behind_bridges_are_looked_up() {
     assert_eq!(users[0]["protocol"], "irc");
     let asked = bridge.asked();
     let expected = format!("/_matrix/app/v1/thirdparty/user?userid={user_id}");
-    assert!(asked.iter().any(|path| *path == expected), "{asked:?}");
+    assert!(asked.contains(&expected), "{asked:?}");
     // What cannot be asked for.
     assert_eq!(alice.get("v3/thirdparty/user/xmpp").await.outcome(), (404, "M_NOT_FOUND"));
     for wrong in ["user?userid=x", "user", "location?alias=x", "location"] {

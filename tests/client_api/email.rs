@@ -33,7 +33,7 @@ struct Mails(UnboundedReceiver<Mail>);
 
 impl Mails {
     async fn next(&mut self) -> Mail {
-        let next = tokio::time::timeout(Duration::from_secs(60), self.0.recv());
+        let next = tokio::time::timeout(Duration::from_mins(1), self.0.recv());
         next.await.expect("a mail comes").unwrap()
     }
 

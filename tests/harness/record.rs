@@ -35,12 +35,13 @@ pub(crate) fn exchange(method: &Method, path: &str, request: Option<&[u8]>, answ
     });
     let Some(file) = file else { return };
     let request: Option<Value> = request.and_then(|body| serde_json::from_slice(body).ok());
-    let fields = request.as_ref().and_then(Value::as_object).map(|body| body.keys().collect());
+    let fields: Option<Vec<_>> =
+        request.as_ref().and_then(Value::as_object).map(|body| body.keys().collect());
     let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
     let line = json!({
         "method": method.as_str(),
         "path": path,
-        "fields": fields.unwrap_or_else(Vec::new),
+        "fields": fields.unwrap_or_default(),
         "status": answer.status.as_u16(),
         "type": header(CONTENT_TYPE),
         "cors": header(ACCESS_CONTROL_ALLOW_ORIGIN),
