@@ -7,8 +7,8 @@ use ruma::UserId;
 
 use super::{
     ClientApi, account, admin, appservice, config, contact, device, discovery, fallback, filter,
-    openid, presence, profile, push, pusher, rtc, session, sso, support, tag, thirdparty,
-    user_directory, voip,
+    login_page, openid, presence, profile, push, pusher, rtc, session, sso, support, tag,
+    thirdparty, user_directory, voip,
 };
 use crate::{
     error::ApiError,
@@ -46,11 +46,12 @@ fn proof_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .add(session::get_login_token)
         .add_raw(&Method::GET, sso::PATHS, sso::redirect)
+        .add_raw(&Method::GET, login_page::PATHS, login_page::show)
         .add_raw(&Method::GET, fallback::PATHS, fallback::show)
         .add_raw(&Method::POST, fallback::PATHS, fallback::submit)
         .add(openid::request_openid_token)
         .add(support::discover_support)
-        .add(admin::get_user_info)
+        .add_with(Options::DEFAULT.omit_nulls(), admin::get_user_info)
         .add(admin::is_user_locked)
         .add(admin::lock_user)
         .add(admin::is_user_suspended)
@@ -63,7 +64,7 @@ fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(discovery::discover_homeserver_of_federation)
         .add(discovery::get_supported_versions)
         .add(session::get_login_types)
-        .add(session::login)
+        .add_with(Options::DEFAULT.needs_field("type"), session::login)
         .add(session::refresh_token)
         .add(session::logout)
         .add(session::logout_all)

@@ -10,8 +10,12 @@ use crate::http::Routes;
 
 const UPLOAD: &[&str] =
     &["/_matrix/media/r0/upload", "/_matrix/media/v1/upload", "/_matrix/media/v3/upload"];
-const UPLOAD_TO: &[&str] = &["/_matrix/media/v3/upload/{server_name}/{media_id}"];
-const CREATE: &[&str] = &["/_matrix/media/v1/create"];
+const UPLOAD_TO: &[&str] = &[
+    "/_matrix/media/unstable/fi.mau.msc2246/upload/{server_name}/{media_id}",
+    "/_matrix/media/v3/upload/{server_name}/{media_id}",
+];
+const CREATE: &[&str] =
+    &["/_matrix/media/unstable/fi.mau.msc2246/create", "/_matrix/media/v1/create"];
 const CONFIG: &[&str] = &[
     "/_matrix/media/r0/config",
     "/_matrix/media/v1/config",

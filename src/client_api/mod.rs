@@ -26,6 +26,7 @@ pub mod message;
 pub mod presence;
 pub mod mutual_rooms;
 pub mod old_sync;
+pub mod login_page;
 pub mod openid;
 pub mod pages;
 mod permissions;

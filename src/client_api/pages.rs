@@ -28,6 +28,16 @@ pub(super) fn page(status: StatusCode, title: &str, html: &str) -> Response {
     render(status, title, html, None)
 }
 
+/// A page with a script of this program.
+pub(super) fn page_with_script(
+    status: StatusCode,
+    title: &str,
+    html: &str,
+    script: &'static str,
+) -> Response {
+    render(status, title, html, Some(script))
+}
+
 /// The page after the last step.
 pub(super) fn done_page(text: &str) -> Response {
     let html = format!("<p>{}</p>", escape(text));
@@ -99,8 +109,8 @@ fn protect(headers: &mut HeaderMap, nonce: &str) {
         headers.insert(name, HeaderValue::from_static(value));
     }
     let policy = format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; \
-         frame-ancestors 'none'"
+        "default-src 'none'; script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'self'; \
+         base-uri 'none'; frame-ancestors 'none'"
     );
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);

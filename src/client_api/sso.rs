@@ -14,6 +14,7 @@ use crate::{
 
 /// The paths of [`redirect`].
 pub(super) const PATHS: &[&str] = &[
+    "/_matrix/client/unstable/org.matrix.msc2858/login/sso/redirect/{idp_id}",
     "/_matrix/client/r0/login/sso/redirect",
     "/_matrix/client/r0/login/sso/redirect/{idp_id}",
     "/_matrix/client/v3/login/sso/redirect/{idp_id}",

@@ -19,7 +19,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{Method, request::Parts};
-use ruma::api::{IncomingRequest, IncomingRequestExt, path_builder::PathBuilder};
+use ruma::{
+    api::{IncomingRequest, IncomingRequestExt, path_builder::PathBuilder},
+    serde::JsonObject,
+};
 use tower::service_fn;
 
 use crate::{
@@ -41,6 +44,7 @@ pub struct Options {
     more_paths: &'static [&'static str],
     changes_nothing: bool,
     omits_nulls: bool,
+    needed_field: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,7 @@ impl Options {
         more_paths: &[],
         changes_nothing: false,
         omits_nulls: false,
+        needed_field: None,
     };
 
     /// The body is the content of an event: stricter JSON.
@@ -93,6 +98,14 @@ impl Options {
     #[must_use]
     pub const fn omit_nulls(mut self) -> Self {
         self.omits_nulls = true;
+        self
+    }
+
+    /// The body is refused without this field: for a reader of ruma that takes it for granted and
+    /// would panic.
+    #[must_use]
+    pub const fn needs_field(mut self, name: &'static str) -> Self {
+        self.needed_field = Some(name);
         self
     }
 
@@ -310,9 +323,21 @@ where
         BodyKind::Json(_) if body.is_empty() => &b"{}"[..],
         _ => &body[..],
     };
+    if let Some(name) = options.needed_field {
+        check_field(body, name)?;
+    }
     let request = http::Request::from_parts(head, body);
     let request = R::try_from_http_request(request, &arguments).map_err(|error| refusal(&error))?;
     Ok((auth, request))
+}
+
+fn check_field(body: &[u8], name: &str) -> Result<(), ApiError> {
+    let fields: Result<JsonObject, _> = serde_json::from_slice(body);
+    // What is no object is refused by ruma.
+    if fields.is_ok_and(|fields| !fields.contains_key(name)) {
+        return Err(ApiError::bad_json(format!("The field `{name}` is missing")));
+    }
+    Ok(())
 }
 
 async fn checked_body(head: &Parts, body: Body, options: Options) -> Result<Bytes, ApiError> {

@@ -261,3 +261,22 @@ async fn its_users_pass_the_rate_limits() {
         act(&server, Method::PUT, &path, content.clone()).await.ok();
     }
 }
+
+#[tokio::test]
+async fn places_and_people_behind_bridges_are_looked_up() {
+    let (server, bridge) = bridged().await;
+    let alice = server.client("alice").await;
+    let rooms = alice.get("v3/thirdparty/location/irc?channel=x").await.ok();
+    assert_eq!(rooms[0]["alias"], "#_irc_x:example.org");
+    let user_id = encode("@_irc_bob:example.org");
+    let users = alice.get(&format!("v3/thirdparty/user?userid={user_id}")).await.ok();
+    assert_eq!(users[0]["protocol"], "irc");
+    let asked = bridge.asked();
+    let expected = format!("/_matrix/app/v1/thirdparty/user?userid={user_id}");
+    assert!(asked.contains(&expected), "{asked:?}");
+    // What cannot be asked for.
+    assert_eq!(alice.get("v3/thirdparty/user/xmpp").await.outcome(), (404, "M_NOT_FOUND"));
+    for wrong in ["user?userid=x", "user", "location?alias=x", "location"] {
+        assert_eq!(alice.get(&format!("v3/thirdparty/{wrong}")).await.status, 400, "{wrong}");
+    }
+}

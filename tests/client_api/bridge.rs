@@ -202,7 +202,10 @@ fn known(path: &str) -> Response {
     ]);
     let answer = match path {
         "/_matrix/app/v1/thirdparty/protocol/irc" => protocol,
-        "/_matrix/app/v1/thirdparty/user/irc" => user,
+        "/_matrix/app/v1/thirdparty/user/irc" | "/_matrix/app/v1/thirdparty/user" => user,
+        "/_matrix/app/v1/thirdparty/location/irc" => json!([
+            { "alias": "#_irc_x:example.org", "protocol": "irc", "fields": { "channel": "x" } }
+        ]),
         "/_matrix/app/v1/thirdparty/location" => json!([]),
         _ => {
             let text = json!({ "errcode": "M_NOT_FOUND" }).to_string();

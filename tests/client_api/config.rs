@@ -122,3 +122,20 @@ async fn t90_tags_are_set_and_removed() {
     let answer = put(&"x".repeat(256), json!({})).await;
     assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
 }
+
+#[tokio::test]
+async fn data_and_tags_of_a_room_are_their_owners_alone() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room_id = alice.create_room(json!({})).await;
+    let path = format!("v3/user/{}/rooms/{room_id}", alice.id());
+    let nothing = alice.get(&format!("{path}/account_data/org.x")).await;
+    assert_eq!(nothing.outcome(), (404, "M_NOT_FOUND"));
+    let of_another = bob.get(&format!("{path}/account_data/org.x")).await;
+    assert_eq!(of_another.outcome(), (403, "M_FORBIDDEN"));
+    assert_eq!(bob.get(&format!("{path}/tags")).await.outcome(), (403, "M_FORBIDDEN"));
+    let tag = format!("{path}/tags/u.work");
+    assert_eq!(bob.put(&tag, json!({})).await.outcome(), (403, "M_FORBIDDEN"));
+    assert_eq!(bob.delete(&tag).await.outcome(), (403, "M_FORBIDDEN"));
+    assert_eq!(alice.put(&tag, json!({ "order": "first" })).await.status, 400);
+}

@@ -362,3 +362,16 @@ async fn t74_a_stage_by_mail_has_pages() {
     let body = json!({ "username": "alice", "password": PASSWORD, "auth": { "session": session } });
     server.post("v3/register", body).send().await.ok();
 }
+
+#[tokio::test]
+async fn what_is_no_address_of_an_account_is_not_removed() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let body = json!({ "medium": "email", "address": "no address" });
+    let answer = alice.post("v3/account/3pid/delete", body).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+    for verb in ["delete", "unbind"] {
+        let answer = alice.post(&format!("v3/account/3pid/{verb}"), json!({})).await;
+        assert_eq!(answer.outcome(), (400, "M_BAD_JSON"), "{verb}");
+    }
+}

@@ -90,3 +90,17 @@ async fn there_is_no_single_sign_on_and_no_oauth() {
     let answer = server.get("v1/auth_metadata").send().await;
     assert_eq!(answer.outcome(), (404, "M_UNRECOGNIZED"));
 }
+
+#[tokio::test]
+async fn clients_that_know_no_login_show_a_page() {
+    let server = TestServer::new().await;
+    for path in ["/_matrix/static/client/login/?device_id=D", "/_matrix/static/client/login"] {
+        let page = server.get(path).send().await;
+        assert_eq!(page.status, 200);
+        assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+        assert!(page.text.contains("window.matrixLogin.onLogin(response)"));
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'nonce-"), "{policy}");
+        assert!(policy.contains("connect-src 'self'"), "{policy}");
+    }
+}

@@ -180,3 +180,19 @@ async fn a_user_has_so_much_room() {
     assert_eq!(answer.outcome(), (403, "M_USER_LIMIT_EXCEEDED"));
     assert_eq!(answer.body["info_uri"], "https://example.org/limits");
 }
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found_under_any_path() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    for path in [
+        "v1/media/download/example.org/nothing",
+        "v1/media/download/example.org/nothing/name.png",
+        "v1/media/thumbnail/example.org/nothing?width=10&height=10",
+        "/_matrix/media/v3/download/example.org/nothing",
+        "/_matrix/media/v3/download/example.org/nothing/name.png",
+        "/_matrix/media/v3/thumbnail/example.org/nothing?width=10&height=10",
+    ] {
+        assert_eq!(alice.get(path).await.outcome(), (404, "M_NOT_FOUND"), "{path}");
+    }
+}

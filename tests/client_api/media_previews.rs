@@ -181,6 +181,8 @@ async fn there_are_no_previews_until_they_are_allowed() {
     let alice = server.client("alice").await;
     let answer = preview(&alice, &format!("{}/page", site.origin)).await;
     assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    let old = format!("/_matrix/media/v3/preview_url?url={}/page", site.origin);
+    assert_eq!(alice.get(&old).await.outcome(), (403, "M_FORBIDDEN"));
     let answer = server.get("v1/media/preview_url?url=x").send().await;
     assert_eq!(answer.outcome(), (401, "M_MISSING_TOKEN"));
     assert_eq!(site.asked(), 0);

@@ -200,3 +200,14 @@ async fn t108_a_process_that_takes_too_much_is_ended() {
     let answer = thumbnail(&alice, &place, "width=800&height=600").await;
     assert_eq!(shape(&answer), ("image/jpeg", 720, 600));
 }
+
+#[tokio::test]
+async fn old_clients_get_thumbnails_without_a_token() {
+    let server = TestServer::with(|config| config.media.legacy_unauthenticated = true).await;
+    let alice = server.client("alice").await;
+    let place = alice.upload("image/png", encoded(100, 50, ImageFormat::Png)).await;
+    let path = format!("/_matrix/media/v3/thumbnail/{place}");
+    let answer = server.get(&format!("{path}?width=32&height=32&method=crop")).send().await;
+    assert_eq!(shape(&answer).1, 32);
+    assert_eq!(server.get(&path).send().await.outcome(), (400, "M_MISSING_PARAM"));
+}

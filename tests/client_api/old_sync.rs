@@ -112,3 +112,20 @@ async fn t56_an_event_is_found_by_its_id_in_rooms_of_the_reader_alone() {
     assert_eq!(bob.get(&path).await.ok()["room_id"], json!(room));
     assert_eq!(bob.get("v3/events/x").await.outcome(), (400, "M_INVALID_PARAM"));
 }
+
+#[tokio::test]
+async fn an_open_room_is_followed_without_joining_it() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    let path = format!("v3/events?timeout=0&room_id={}", encode(&room));
+    assert_eq!(bob.get(&path).await.outcome(), (403, "M_FORBIDDEN"));
+    let readable = json!({ "history_visibility": "world_readable" });
+    alice.set(&room, "m.room.history_visibility", readable).await;
+    let start = text(&bob.get(&path).await.ok()["end"]);
+    alice.send(&room, "hi").await;
+    let events = bob.get(&format!("{path}&from={start}")).await.ok();
+    assert_eq!(texts(&events["chunk"]), ["hi"]);
+    assert_eq!(events["chunk"][0]["room_id"], json!(room));
+    assert_eq!(bob.get("v3/initialSync?limit=x").await.outcome(), (400, "M_INVALID_PARAM"));
+}

@@ -138,3 +138,22 @@ async fn t89_what_cannot_be_answered_is_refused() {
     let answer = open.post("v3/publicRooms", json!({})).send().await;
     assert_eq!(answer.outcome(), (401, "M_MISSING_TOKEN"));
 }
+
+#[tokio::test]
+async fn who_may_not_change_a_room_does_not_list_it() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let public = json!({ "visibility": "public" });
+    let path = format!("v3/directory/list/room/{room}");
+    assert_eq!(bob.put(&path, public.clone()).await.outcome(), (403, "M_FORBIDDEN"));
+    assert_eq!(alice.get(&path).await.ok()["visibility"], "private");
+    alice.put(&path, public.clone()).await.ok();
+    assert_eq!(bob.get(&path).await.ok()["visibility"], "public");
+    let unknown = "v3/directory/list/room/!none:example.org";
+    assert_eq!(alice.put(unknown, public).await.outcome(), (404, "M_NOT_FOUND"));
+    assert_eq!(alice.get(unknown).await.outcome(), (404, "M_NOT_FOUND"));
+    let odd = json!({ "visibility": "odd" });
+    assert_eq!(alice.put(&path, odd).await.outcome(), (400, "M_INVALID_PARAM"));
+}

@@ -128,3 +128,22 @@ async fn t88_as_many_rules_as_may_be_are_kept() {
     let answer = put(&server, &alice, "content/more", pattern("x")).await;
     assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
 }
+
+#[tokio::test]
+async fn a_rule_that_is_not_there_is_neither_shown_nor_changed() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let path = "v3/pushrules/global/content/none";
+    let enabled = json!({ "enabled": true });
+    let actions = json!({ "actions": ["notify"] });
+    for answer in [
+        alice.get(path).await,
+        alice.delete(path).await,
+        alice.get(&format!("{path}/enabled")).await,
+        alice.put(&format!("{path}/enabled"), enabled).await,
+        alice.get(&format!("{path}/actions")).await,
+        alice.put(&format!("{path}/actions"), actions).await,
+    ] {
+        assert_eq!(answer.outcome(), (404, "M_NOT_FOUND"));
+    }
+}

@@ -86,3 +86,16 @@ async fn who_is_about_to_register_counts() {
     let body = json!({ "username": "one", "password": PASSWORD, "auth": auth });
     server.post("v3/register", body).send().await.ok();
 }
+
+#[tokio::test]
+async fn where_nobody_may_register_no_token_is_judged() {
+    let server = TestServer::with(|config| {
+        config.registration.open_without_token = false;
+        config.registration.enabled = false;
+    })
+    .await;
+    let path = "v1/register/m.login.registration_token/validity";
+    let answer = server.get(&format!("{path}?token=x")).send().await;
+    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    assert_eq!(server.get(path).send().await.outcome(), (400, "M_MISSING_PARAM"));
+}

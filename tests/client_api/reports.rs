@@ -55,3 +55,15 @@ async fn reports_are_bounded() {
     }
     assert_eq!(outcomes.last(), Some(&429));
 }
+
+#[tokio::test]
+async fn a_report_of_a_room_has_a_reason_that_is_text() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let room = alice.public_room().await;
+    for path in [format!("v3/rooms/{room}/report"), format!("v3/users/{}/report", alice.id())] {
+        assert_eq!(alice.post(&path, json!({ "reason": 1 })).await.outcome(), (400, "M_BAD_JSON"));
+        let long = json!({ "reason": "x".repeat(100_000) });
+        assert_eq!(alice.post(&path, long).await.outcome(), (400, "M_INVALID_PARAM"), "{path}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use http::Method;
 use serde_json::json;
 
 use crate::harness::{TestServer, record};
@@ -23,4 +24,126 @@ async fn every_route_is_listed_once() {
     routes.sort();
     routes.dedup();
     assert_eq!(routes.len(), count);
+}
+
+/// What anybody may ask for.
+fn is_open(method: &str, path: &str) -> bool {
+    let ends = [
+        "/account/password",
+        "/account/password/email/requestToken",
+        "/account/password/msisdn/requestToken",
+        "/account/3pid/email/requestToken",
+        "/account/3pid/msisdn/requestToken",
+        "/causerie/email/confirm",
+        "/client/versions",
+        "/fallback/web",
+        "/login",
+        "/refresh",
+        "/register",
+        "/validity",
+    ];
+    let parts = [
+        "/.well-known/",
+        "/_matrix/static/",
+        "/login/sso/redirect",
+        "/register/",
+        "/_matrix/media/r0/download/",
+        "/_matrix/media/v1/download/",
+        "/_matrix/media/v3/download/",
+        "/_matrix/media/r0/thumbnail/",
+        "/_matrix/media/v1/thumbnail/",
+        "/_matrix/media/v3/thumbnail/",
+    ];
+    let read = ["/profile/", "/directory/", "/room_summary/", "/summary"];
+    // Who knows the id of a delayed event may change it.
+    let delayed = "/org.matrix.msc4140/delayed_events/{delay_id}";
+    ends.iter().any(|end| path.ends_with(end))
+        || parts.iter().any(|part| path.contains(part))
+        || (method == "POST" && path.contains(delayed))
+        || (method == "GET" && read.iter().any(|part| path.contains(part)))
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_without_a_token() {
+    let server = TestServer::new().await;
+    let mut wrong = Vec::new();
+    for route in server.server.client_routes() {
+        let method = route.method.parse().unwrap();
+        let answer = server.call(method, &filled(route.path)).json(json!({})).send().await;
+        let is_refused = answer.outcome() == (401, "M_MISSING_TOKEN");
+        let is_open = is_open(&route.method, route.path);
+        if is_refused == is_open || answer.status.is_server_error() {
+            wrong.push(format!("{} {}: {}", route.method, route.path, answer.text));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn nothing_odd_makes_the_server_fail() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let bodies = [json!({}), json!([]), json!(null), json!("x"), json!({ "type": [], "auth": 1 })];
+    let mut wrong = Vec::new();
+    for route in server.server.client_routes() {
+        // The session is still needed.
+        if route.path.contains("/logout") {
+            continue;
+        }
+        let method: Method = route.method.parse().unwrap();
+        let mut calls = Vec::new();
+        if method != Method::GET {
+            let path = filled(route.path);
+            calls.extend(
+                bodies.iter().map(|body| alice.call(method.clone(), &path).json(body.clone())),
+            );
+        }
+        if route.path.contains('{') {
+            let odd = ["%00", "%FF", "%F0%9F%98%80", "@:", "..%2F..%2Fx"];
+            calls.extend(odd.iter().map(|part| {
+                let path = filled_with(route.path, |_| part);
+                alice.call(method.clone(), &path).json(json!({}))
+            }));
+        }
+        for call in calls {
+            let answer = call.send().await;
+            if answer.status.is_server_error() {
+                wrong.push(format!("{} {}: {}", route.method, route.path, answer.text));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // All of it was asked by somebody who may.
+    alice.get("v3/account/whoami").await.ok();
+}
+
+#[tokio::test]
+async fn another_method_is_told_that_it_is_unknown() {
+    let server = TestServer::new().await;
+    for route in server.server.client_routes() {
+        let answer = server.call(Method::PATCH, &filled(route.path)).send().await;
+        assert_eq!(answer.outcome(), (405, "M_UNRECOGNIZED"), "{}", route.path);
+    }
+    for unknown in ["v3/nothing", "v99/sync", "/_matrix/media/v3/nothing", "/_matrix/nothing"] {
+        let answer = server.get(unknown).send().await;
+        assert_eq!(answer.outcome(), (404, "M_UNRECOGNIZED"), "{unknown}");
+        assert_eq!(answer.headers["access-control-allow-origin"], "*", "{unknown}");
+    }
+}
+
+/// A path of that form, with ids that could be.
+fn filled(path: &str) -> String {
+    filled_with(path, |variable| match variable {
+        "{room_id}" | "{room_id_or_alias}" => "!room:example.org",
+        "{user_id}" => "@alice:example.org",
+        "{room_alias}" => "%23alias:example.org",
+        "{event_id}" | "{thread_root}" => "$event",
+        "{server_name}" => "example.org",
+        _ => "x",
+    })
+}
+
+fn filled_with<'a>(path: &'a str, value: impl Fn(&'a str) -> &'a str) -> String {
+    let fill = |part: &'a str| if part.starts_with('{') { value(part) } else { part };
+    path.split('/').map(fill).collect::<Vec<_>>().join("/")
 }

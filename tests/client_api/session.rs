@@ -328,3 +328,15 @@ async fn an_authenticated_request_reads_no_storage() {
     let after = server.server.store.counters();
     assert_eq!((before.gets, before.seeks), (after.gets, after.seeks));
 }
+
+#[tokio::test]
+async fn a_login_says_of_which_type_it_is() {
+    let server = TestServer::new().await;
+    let other = json!({ "\u{1}\"": 1 });
+    for body in [json!({}), other, json!({ "type": null }), json!({ "type": 1 }), json!([])] {
+        let answer = server.post("v3/login", body.clone()).send().await;
+        assert_eq!(answer.outcome(), (400, "M_BAD_JSON"), "{body}");
+    }
+    let unknown = server.post("v3/login", json!({ "type": "org.example" })).send().await;
+    assert_eq!(unknown.outcome(), (400, "M_UNKNOWN"));
+}

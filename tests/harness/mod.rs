@@ -121,13 +121,15 @@ impl Call<'_> {
     pub(crate) async fn send(self) -> Answer {
         let app = self.server.app.clone();
         let (method, path) = (self.method.clone(), self.path.clone());
+        let request = self.body.clone().filter(|_| record::folder().is_some());
         let response = app.answer(self.into_request()).await;
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        record::exchange(&method, &path, head.status, &body);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Answer { status: head.status, headers: head.headers, body, text, bytes }
+        let answer = Answer { status: head.status, headers: head.headers, body, text, bytes };
+        record::exchange(&method, &path, request.as_deref(), &answer);
+        answer
     }
 
     /// Sends it and hangs up as soon as the server has to wait for something.

@@ -119,7 +119,12 @@ pub(super) fn reading(head: &Parts, described: &Described) -> Result<Reading, Re
         Part::All => (0..size, false),
         Part::Of(range) => (range, true),
         Part::Outside => {
-            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+            let error = ApiError::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "M_INVALID_PARAM",
+                format!("The file has {size} bytes, and the range is outside of them"),
+            );
+            let mut response = error.into_response();
             if let Ok(value) = HeaderValue::try_from(format!("bytes */{size}")) {
                 response.headers_mut().insert(CONTENT_RANGE, value);
             }
