@@ -63,6 +63,7 @@ impl Person {
 
     /// The same device after its memory is gone.
     pub(crate) async fn again(&self) -> Result<Self> {
+        self.stop();
         let session: MatrixSession = self.client.matrix_auth().session().context("a session")?;
         let client = client(&self.url).await?;
         client.matrix_auth().restore_session(session, RoomLoadSettings::default()).await?;
@@ -85,6 +86,11 @@ impl Person {
             }
         });
         Ok(Self { url: url.to_owned(), client, service, sync })
+    }
+
+    /// Ends following the server.
+    pub(crate) fn stop(&self) {
+        self.sync.abort();
     }
 
     pub(crate) fn user_id(&self) -> OwnedUserId {
