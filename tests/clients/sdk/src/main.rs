@@ -3,8 +3,11 @@
 //! `sdk URL` registers its own users, runs the scenario and closes with `sdk: N passed, M failed`.
 //! Waiting is always a bounded loop until a condition holds.
 
+mod features;
 mod person;
 mod tally;
+
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
 use matrix_sdk::{
@@ -44,8 +47,10 @@ async fn main() -> Result<()> {
 }
 
 async fn scenario(url: &str, tally: &mut Tally) -> Result<()> {
-    let mut alice = Person::register(url, "sdkalice").await?;
-    let bob = Person::register(url, "sdkbob").await?;
+    // Fresh names, so that it can run again on the same server.
+    let tag = format!("{:x}", UNIX_EPOCH.elapsed()?.as_micros());
+    let mut alice = Person::register(url, &format!("sdkalice-{tag}")).await?;
+    let bob = Person::register(url, &format!("sdkbob-{tag}")).await?;
     tally.check(
         matches!(alice.client.sliding_sync_version(), Version::Native),
         "the server offers sliding sync",
@@ -56,6 +61,7 @@ async fn scenario(url: &str, tally: &mut Tally) -> Result<()> {
     many_rooms(&mut alice, tally).await?;
     history(&alice, &bob, tally).await?;
     leaving(&alice, &bob, &room_id, tally).await?;
+    features::tell(&alice, &bob, &tag, tally).await?;
     another_device(url, &bob, tally).await
 }
 
@@ -70,8 +76,9 @@ async fn invite_and_join(alice: &Person, bob: &Person, tally: &mut Tally) -> Res
         || async { bob.room(&room_id).is_some_and(|room| room.state() == RoomState::Invited) };
     tally.until(invited, "an invite comes through sliding sync").await;
     let room = bob.room(&room_id).context("the invited room")?;
-    let name = room.display_name().await?.to_string();
-    tally.equal(&name.as_str(), &"Plans", "an invite shows the name of its room");
+    let named =
+        || async { room.display_name().await.is_ok_and(|name| name.to_string() == "Plans") };
+    tally.until(named, "an invite shows the name of its room").await;
     room.join().await?;
     let joined =
         || async { bob.room(&room_id).is_some_and(|room| room.state() == RoomState::Joined) };
@@ -239,7 +246,7 @@ async fn leaving(
 
 /// Another device finds everything anew.
 async fn another_device(url: &str, bob: &Person, tally: &mut Tally) -> Result<()> {
-    let device = Person::log_in(url, "sdkbob").await?;
+    let device = Person::log_in(url, bob.user_id().localpart()).await?;
     let rooms = bob.client.joined_rooms().len();
     let same = || async { device.client.joined_rooms().len() == rooms };
     tally.until(same, "another device finds the same rooms").await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use matrix_sdk::{
-    Client, Room,
+    Client, Room, ThreadingSupport,
     authentication::matrix::MatrixSession,
     ruma::{
         OwnedUserId, RoomId,
@@ -74,13 +74,14 @@ impl Person {
         client.event_cache().subscribe()?;
         let service = Arc::new(RoomListService::new(client.clone()).await?);
         let syncing = Arc::clone(&service);
+        let name = client.user_id().context("a session")?.localpart().to_owned();
         let sync = tokio::spawn(async move {
             loop {
                 let stream = syncing.sync();
                 let mut stream = std::pin::pin!(stream);
                 while let Some(step) = stream.next().await {
                     if let Err(error) = step {
-                        println!("sdk: a sync failed: {error}");
+                        println!("sdk: a sync of {name} failed: {error}");
                     }
                 }
             }
@@ -119,5 +120,7 @@ impl Person {
 async fn client(url: &str) -> Result<Client> {
     let builder = Client::builder().homeserver_url(url);
     let builder = builder.sliding_sync_version_builder(VersionBuilder::DiscoverNative);
+    let builder =
+        builder.with_threading_support(ThreadingSupport::Enabled { with_subscriptions: true });
     Ok(builder.build().await?)
 }
