@@ -3,10 +3,11 @@
 //! In memory alone: after a restart, and when there is too much of it, a client gets
 //! `M_UNKNOWN_POS` and begins anew. What an answer tells is only *known* once the client comes back
 //! with its `pos`; until then the same request may come again and is answered from the same
-//! knowledge.
+//! knowledge. Requests that a client gives up may arrive after the one it sends instead, so each of
+//! the last answers that were made from the same knowledge can be gone on from.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,6 +34,8 @@ const CONNECTIONS_MAX: usize = 10_000;
 const ENTRIES_MAX: usize = 2_000_000;
 /// Members that are remembered of one connection.
 const MEMBERS_MAX: usize = 20_000;
+/// Answers from the same knowledge that are remembered, one of which the client has got.
+const TOLD_MAX: usize = 3;
 
 /// A user's device and the id that the client gave the connection.
 pub(super) type Key = (OwnedUserId, OwnedDeviceId, String);
@@ -133,6 +136,10 @@ impl Delta {
             threads: base.threads,
         }
     }
+
+    fn entries(&self) -> usize {
+        self.rooms.len() + self.members.len()
+    }
 }
 
 impl Base {
@@ -165,10 +172,8 @@ struct Connection {
     base: Arc<Base>,
     /// The number of the answer that made the base; `None`: there was none.
     at: Option<u64>,
-    /// The number of the last answer and what it told.
-    told: Option<(u64, Delta)>,
-    /// The number of the request that is being answered.
-    request: u64,
+    /// The numbers of the last answers from the base and what each of them told.
+    told: VecDeque<(u64, Delta)>,
     /// Ends the request before it.
     ended: Arc<Notify>,
     entries: usize,
@@ -180,7 +185,6 @@ struct Connection {
 pub(super) struct Opened {
     /// What the client knows.
     pub(super) base: Arc<Base>,
-    request: u64,
     ended: Arc<Notify>,
 }
 
@@ -230,23 +234,27 @@ impl SlidingConnections {
         }
         let connection = all.connections.get_mut(key).ok_or_else(unknown_pos)?;
         connection.used = uses;
-        connection.request = uses;
-        // The client has given up the request that came before.
+        // The client has given up one of the two, most likely the one that came before.
         connection.ended.notify_one();
         connection.ended = Arc::default();
         let (base, ended) = (connection.base.clone(), connection.ended.clone());
-        Ok(Opened { base, request: uses, ended })
+        Ok(Opened { base, ended })
     }
 
     /// Notes what is told with the answer to a request and gives the answer's number.
     pub(super) fn close(&self, key: &Key, opened: &Opened, delta: Delta) -> u64 {
         let number = self.numbers.fetch_add(1, Relaxed);
         let mut all = self.all.lock();
-        // A newer request has come: nobody reads this answer.
-        let current = all.connections.get_mut(key).filter(|found| found.request == opened.request);
+        // Where the client has gone on meanwhile, nobody reads this answer.
+        let connection = all.connections.get_mut(key);
+        let current = connection.filter(|found| Arc::ptr_eq(&found.base, &opened.base));
         if let Some(connection) = current {
-            let entries = connection.base.entries() + delta.rooms.len() + delta.members.len();
-            connection.told = Some((number, delta));
+            connection.told.push_back((number, delta));
+            if connection.told.len() > TOLD_MAX {
+                connection.told.pop_front();
+            }
+            let told = connection.told.iter().map(|(_, delta)| delta.entries());
+            let entries = connection.base.entries() + told.sum::<usize>();
             let before = std::mem::replace(&mut connection.entries, entries);
             all.entries = all.entries + entries - before;
             all.make_space(key);
@@ -272,21 +280,17 @@ impl All {
 
     fn go_on(&mut self, key: &Key, pos: u64) -> Option<()> {
         let connection = self.connections.get_mut(key)?;
-        match connection.told.take() {
-            // The answer has arrived.
-            Some((number, delta)) if number == pos => {
-                let base = Arc::make_mut(&mut connection.base);
-                base.take(delta);
-                connection.at = Some(pos);
-                let before = std::mem::replace(&mut connection.entries, base.entries());
-                self.entries = self.entries + connection.entries - before;
-                Some(())
-            }
-            told => {
-                connection.told = told;
-                (connection.at == Some(pos)).then_some(())
-            }
-        }
+        let Some(arrived) = connection.told.iter().position(|(number, _)| *number == pos) else {
+            return (connection.at == Some(pos)).then_some(());
+        };
+        let (_, delta) = connection.told.swap_remove_back(arrived)?;
+        connection.told.clear();
+        let base = Arc::make_mut(&mut connection.base);
+        base.take(delta);
+        connection.at = Some(pos);
+        let before = std::mem::replace(&mut connection.entries, base.entries());
+        self.entries = self.entries + connection.entries - before;
+        Some(())
     }
 
     fn remove(&mut self, key: &Key) {
@@ -353,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_request_ends_the_older_one_and_its_answer_counts_for_nothing() {
+    fn a_newer_request_ends_the_older_one() {
         let connections = SlidingConnections::new();
         let key = key("a");
         let opened = connections.open(&key, None).unwrap();
@@ -362,10 +366,40 @@ mod tests {
         assert!(old.ended().now_or_never().is_none());
         let new = connections.open(&key, Some(first)).unwrap();
         assert!(old.ended().now_or_never().is_some());
+        let second = connections.close(&key, &new, delta(&new.base, 2));
+        connections.open(&key, Some(second)).unwrap();
+        // What is answered after the client went on counts for nothing.
         let late = connections.close(&key, &old, delta(&old.base, 5));
         assert!(connections.open(&key, Some(late)).is_err());
-        assert!(connections.open(&key, Some(first)).is_ok());
-        drop(new);
+        assert_eq!(position(&connections.open(&key, Some(second)).unwrap()), Some(2));
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_may_arrive_after_its_successor() {
+        let connections = SlidingConnections::new();
+        let key = key("a");
+        let opened = connections.open(&key, None).unwrap();
+        let first = connections.close(&key, &opened, delta(&opened.base, 1));
+        let successor = connections.open(&key, Some(first)).unwrap();
+        let given_up = connections.open(&key, Some(first)).unwrap();
+        let second = connections.close(&key, &successor, delta(&successor.base, 2));
+        connections.close(&key, &given_up, delta(&given_up.base, 3));
+        let opened = connections.open(&key, Some(second)).unwrap();
+        assert_eq!(position(&opened), Some(2), "what the client has got counts");
+    }
+
+    #[test]
+    fn t89_few_answers_from_the_same_knowledge_are_remembered() {
+        let connections = SlidingConnections::new();
+        let key = key("a");
+        let opened = connections.open(&key, None).unwrap();
+        let numbers: Vec<u64> = (1..=4)
+            .map(|position| connections.close(&key, &opened, delta(&opened.base, position)))
+            .collect();
+        drop(opened);
+        assert_eq!(connections.all.lock().connections[&key].told.len(), TOLD_MAX);
+        assert!(connections.open(&key, Some(numbers[0])).is_err());
+        assert_eq!(position(&connections.open(&key, Some(numbers[1])).unwrap()), Some(2));
     }
 
     #[test]

@@ -23,6 +23,7 @@ from nio import (
 )
 from nio.api import ReceiptType
 
+import features
 from people import Failed, Person, Tally
 
 MESSAGES = 500
@@ -330,6 +331,7 @@ async def scenario(tally, base_url, room_version):
         await notice(tally, alice, bob, room_id, hello)
         sent = await paginate(tally, alice, bob, room_id)
         await leave(tally, alice, bob, room_id, sent)
+        await features.tell(tally, alice, bob, tag)
         for person in (alice, bob):
             await person.ask(person.client.logout(), f"{person.name} logs out")
     finally:

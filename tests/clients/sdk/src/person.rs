@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use matrix_sdk::{
-    Client, Room,
+    Client, Room, ThreadingSupport,
     authentication::matrix::MatrixSession,
     ruma::{
         OwnedUserId, RoomId,
@@ -63,6 +63,7 @@ impl Person {
 
     /// The same device after its memory is gone.
     pub(crate) async fn again(&self) -> Result<Self> {
+        self.stop();
         let session: MatrixSession = self.client.matrix_auth().session().context("a session")?;
         let client = client(&self.url).await?;
         client.matrix_auth().restore_session(session, RoomLoadSettings::default()).await?;
@@ -73,18 +74,24 @@ impl Person {
         client.event_cache().subscribe()?;
         let service = Arc::new(RoomListService::new(client.clone()).await?);
         let syncing = Arc::clone(&service);
+        let name = client.user_id().context("a session")?.localpart().to_owned();
         let sync = tokio::spawn(async move {
             loop {
                 let stream = syncing.sync();
                 let mut stream = std::pin::pin!(stream);
                 while let Some(step) = stream.next().await {
                     if let Err(error) = step {
-                        println!("sdk: a sync failed: {error}");
+                        println!("sdk: a sync of {name} failed: {error}");
                     }
                 }
             }
         });
         Ok(Self { url: url.to_owned(), client, service, sync })
+    }
+
+    /// Ends following the server.
+    pub(crate) fn stop(&self) {
+        self.sync.abort();
     }
 
     pub(crate) fn user_id(&self) -> OwnedUserId {
@@ -113,5 +120,7 @@ impl Person {
 async fn client(url: &str) -> Result<Client> {
     let builder = Client::builder().homeserver_url(url);
     let builder = builder.sliding_sync_version_builder(VersionBuilder::DiscoverNative);
+    let builder =
+        builder.with_threading_support(ThreadingSupport::Enabled { with_subscriptions: true });
     Ok(builder.build().await?)
 }
