@@ -150,6 +150,7 @@ impl Server {
             appservices: appservices.clone(),
             rooms: rooms.clone(),
             typing: typing.clone(),
+            presence: presence.clone(),
         };
         AppserviceSender::start(parts, &tasks);
         let client = Arc::new(ClientApi {
@@ -160,7 +161,7 @@ impl Server {
             delayed_events,
             receipts: Receipts::new(store.clone()),
             typing,
-            presence,
+            presence: presence.clone(),
             search,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
@@ -170,7 +171,8 @@ impl Server {
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
         let feed = store.feed();
-        tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
+        let told = (rooms.clone(), presence);
+        tasks.spawn(|stop| users::departures::run(users.clone(), told, stop));
         PushGateway::start(rooms.clone(), users.clone(), egress, &tasks);
         tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
         tasks.spawn({

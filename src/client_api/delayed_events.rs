@@ -27,7 +27,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ClientApi, send};
+use super::{ClientApi, RateLimits, send};
 use crate::{
     delayed_events::{Action, Delayed, Status},
     error::ApiError,
@@ -92,6 +92,7 @@ pub(super) async fn send_message(
     let event_type = TimelineEventType::from(request.event_type.to_string());
     let endpoint = format!("send/{}/{event_type}", request.room_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
+    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id,
         room_id: request.room_id,
@@ -101,7 +102,7 @@ pub(super) async fn send_message(
         delay_ms: milliseconds(&delay)?,
         transaction,
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, limits, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -121,6 +122,7 @@ pub(super) async fn send_state(
     };
     // The path has no transaction id: a retry hands in another one.
     let (device_id, endpoint, id) = (auth.device_id.to_string(), String::new(), String::new());
+    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id,
         room_id: request.room_id,
@@ -130,7 +132,7 @@ pub(super) async fn send_state(
         delay_ms: milliseconds(&delay)?,
         transaction: ClientTransaction { device_id, endpoint, id },
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, limits, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -143,6 +145,7 @@ pub(super) async fn send_delayed_event(
 ) -> Result<send_delayed_event::unstable::Response, ApiError> {
     let endpoint = format!("delayed_event/{}/{}", request.room_id, request.event_type);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
+    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id,
         room_id: request.room_id,
@@ -152,7 +155,7 @@ pub(super) async fn send_delayed_event(
         delay_ms: u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX),
         transaction,
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, limits, delayed).await?;
     Ok(send_delayed_event::unstable::Response::new(delay_id))
 }
 
@@ -264,8 +267,12 @@ pub(super) async fn get_delayed_event(
     Ok(answer(&list(&page.events, Some(status), page.next_batch)))
 }
 
-async fn schedule(app: &ClientApi, delayed: Delayed) -> Result<String, ApiError> {
-    app.limits.messages.check(&delayed.user_id)?;
+async fn schedule(
+    app: &ClientApi,
+    limits: &RateLimits,
+    delayed: Delayed,
+) -> Result<String, ApiError> {
+    limits.messages.check(&delayed.user_id)?;
     app.delayed_events.schedule(delayed).await
 }
 

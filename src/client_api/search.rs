@@ -124,7 +124,7 @@ impl Criteria {
         let keys = self.keys.unwrap_or_default();
         Ok(Request {
             asker,
-            ignored: Vec::new(),
+            ignored: std::collections::HashSet::new(),
             term: self.search_term,
             kinds: keys.iter().map(|key| kind(key)).collect::<Result<_, _>>()?,
             filter: self.filter,

@@ -72,7 +72,7 @@ pub async fn create_mxc_uri(
     _request: RawRequest,
 ) -> Result<Response, ApiError> {
     refuse_guests(&auth)?;
-    app.limits.media_uploads.check(&auth.user_id)?;
+    app.limits_of(&auth).media_uploads.check(&auth.user_id)?;
     let promised = app.media.promise(&auth.user_id).await?;
     let uri = media::uri(&promised.key);
     Ok(json_answer(&json!({ "content_uri": uri, "unused_expires_at": promised.expires_ts })))
@@ -97,7 +97,7 @@ pub async fn get_media_preview(
     auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    app.limits.url_previews.check(&auth.user_id)?;
+    app.limits_of(&auth).url_previews.check(&auth.user_id)?;
     let url = parameter(&request.head, "url")
         .ok_or_else(|| ApiError::missing_param("The parameter `url` is missing"))?;
     let fields = app.media.preview(&url).await?;
@@ -246,7 +246,7 @@ fn refuse_guests(auth: &Requester) -> Result<(), ApiError> {
 
 fn check_upload(app: &ClientApi, auth: &Requester, request: &RawRequest) -> Result<(), ApiError> {
     refuse_guests(auth)?;
-    app.limits.media_uploads.check(&auth.user_id)?;
+    app.limits_of(&auth).media_uploads.check(&auth.user_id)?;
     check_encoding(&request.head.headers)
 }
 
