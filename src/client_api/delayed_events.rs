@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{HeaderValue, header::CONTENT_TYPE};
 use ruma::{
     TransactionId,
     api::{
@@ -27,7 +26,11 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ClientApi, RateLimits, send};
+use super::{
+    ClientApi, RateLimits,
+    raw::{parameter, written_json},
+    send,
+};
 use crate::{
     delayed_events::{Action, Delayed, Status},
     error::ApiError,
@@ -300,12 +303,6 @@ fn milliseconds(delay: &str) -> Result<u64, ApiError> {
     delay.parse().map_err(|_| ApiError::invalid_param("The delay is no number of milliseconds"))
 }
 
-fn parameter(query: &str, wanted: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == wanted)
-        .map(|(_, value)| value.into_owned())
-}
-
 fn list(
     events: &[(String, DelayedEventRow)],
     status: Option<Status>,
@@ -375,7 +372,5 @@ fn finalized(delay_id: &str, row: &DelayedEventRow) -> Value {
 }
 
 fn answer(body: &Value) -> Response {
-    let mut response = Response::new(body.to_string().into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    written_json(body.to_string())
 }

@@ -4,8 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{body::Body, response::Response};
-use http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
 use ruma::api::{
     client::discovery::{
         discover_homeserver,
@@ -21,10 +20,10 @@ use ruma::api::{
     },
     federation::discovery::discover_homeserver as discover_federation,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 
-use super::{ClientApi, rtc};
+use super::{ClientApi, raw, rtc};
 use crate::{
     error::ApiError,
     http::{MaybeRequester, NoAuth, Requester},
@@ -86,10 +85,7 @@ pub(super) async fn discover_homeserver(
     if let Some(foci) = rtc::foci(&app.config.calls) {
         known.insert("org.matrix.msc4143.rtc_foci".to_owned(), foci);
     }
-    let mut response = Response::new(Body::from(Value::Object(known).to_string()));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    raw::json(&known)
 }
 
 /// `GET /.well-known/matrix/server`

@@ -2,11 +2,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-config>
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use kv::{Error, Reader};
 use ruma::{OwnedUserId, UserId};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::schema::users::{ACCOUNT_DATA, AccountDataKey};
@@ -49,11 +49,11 @@ pub fn content(reader: &Reader<'_>, key: &AccountDataKey) -> Result<Option<Box<R
 pub fn ignored_users(reader: &Reader<'_>, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Error> {
     #[derive(Deserialize)]
     struct Content {
-        ignored_users: BTreeMap<String, IgnoredAny>,
+        ignored_users: serde_json::Map<String, serde_json::Value>,
     }
     let content = content(reader, &global_key(user_id, IGNORED_USERS))?;
     let content = content.and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
-    let listed = content.into_iter().flat_map(|content| content.ignored_users.into_keys());
-    let users = listed.filter_map(|listed| UserId::parse(listed).ok());
+    let listed = content.map(|content| content.ignored_users).unwrap_or_default();
+    let users = listed.keys().filter_map(|listed| UserId::parse(listed).ok());
     Ok(users.filter(|ignored| *ignored != user_id).collect())
 }
