@@ -138,14 +138,19 @@ impl Server {
         users.prepare().await?;
         let search = Search::start(rooms.clone(), &config.search, &tasks);
         let typing = Typing::new(store.clone());
-        let presence = if config.presence.enabled {
-            Presence::start(store.clone(), interner, clock.clone(), &tasks).await?
-        } else {
-            Presence::disabled(store.clone(), interner, clock.clone())
-        };
+        let presence = start_presence(&config, &store, (interner, &clock), &tasks).await?;
         let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
         let told = (typing.clone(), presence.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
+        let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
+        delayed_events.start(&tasks);
+        let parts = appservice_sender::Parts {
+            appservices: appservices.clone(),
+            rooms: rooms.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+        };
+        AppserviceSender::start(parts, &tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
@@ -154,7 +159,7 @@ impl Server {
             delayed_events,
             receipts: Receipts::new(store.clone()),
             typing,
-            presence,
+            presence: presence.clone(),
             search,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
@@ -163,6 +168,7 @@ impl Server {
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
+        start_workers(&tasks, (&users, &rooms), presence, (media.clone(), egress));
         Ok(Self {
             config,
             store,
@@ -275,6 +281,35 @@ impl Server {
         };
         Listener::bind(&listener.address, tls.as_ref(), settings).await
     }
+}
+
+async fn start_presence(
+    config: &Config,
+    store: &Store,
+    (interner, clock): (Interner, &Clock),
+    tasks: &Tasks,
+) -> Result<Presence, ApiError> {
+    let (store, clock) = (store.clone(), clock.clone());
+    if config.presence.enabled {
+        Presence::start(store, interner, clock, tasks).await
+    } else {
+        Ok(Presence::disabled(store, interner, clock))
+    }
+}
+
+/// What follows the commits, or looks now and then.
+fn start_workers(
+    tasks: &Tasks,
+    (users, rooms): (&Users, &Rooms),
+    presence: Presence,
+    (media, egress): (Media, Egress),
+) {
+    let feed = rooms.store().feed();
+    let told = (rooms.clone(), presence);
+    tasks.spawn(|stop| users::departures::run(users.clone(), told, stop));
+    PushGateway::start(rooms.clone(), users.clone(), egress, tasks);
+    tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
+    tasks.spawn(|stop| media.work(stop));
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

@@ -1,8 +1,12 @@
-//! Typing and receipts as application services get them: as clients do, with the room's id.
+//! Typing, receipts and presence as application services get them: as clients do, with the room's
+//! id where it is one room's.
 //!
 //! <https://spec.matrix.org/v1.19/application-service-api/#pushing-ephemeral-data>
 
+use std::collections::BTreeSet;
+
 use kv::{Position, Reader};
+use ruma::OwnedUserId;
 use serde_json::{Value, json};
 
 use super::Parts;
@@ -28,6 +32,19 @@ pub(super) fn typing(
     }
     let content = json!({ "user_ids": user_ids });
     Ok(Some(json!({ "type": "m.typing", "room_id": room.id, "content": content })))
+}
+
+/// How these users are now.
+pub(super) async fn presence(
+    parts: &Parts,
+    users: &BTreeSet<OwnedUserId>,
+) -> Result<Vec<Value>, ApiError> {
+    let mut events = Vec::new();
+    for user_id in users {
+        let person = parts.presence.get(user_id).await?;
+        events.push(serde_json::to_value(person.event()).map_err(ApiError::internal)?);
+    }
+    Ok(events)
 }
 
 /// The receipt that was written at a position; `None` once a newer one has replaced it.

@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use kv::{Batch, Commit, Direction, Durability, Feed, Position, Reader};
+use ruma::OwnedUserId;
 use tokio::sync::watch;
 
 use super::{
@@ -57,18 +58,22 @@ pub(super) struct Follower {
 struct Found {
     queued: Vec<(Set, Position, QueuedRow)>,
     typing: Vec<(Set, RoomNid)>,
+    presence: Vec<(Set, OwnedUserId)>,
 }
 
 /// What is needed to look at commits.
 struct State {
     parts: Parts,
     interests: Interests,
+    /// Up to where presence was looked at.
+    presence_at: Position,
 }
 
 impl Follower {
     pub(super) fn new(parts: Parts, lanes: Lanes) -> Self {
         let interests = Interests::new(parts.appservices.registry());
-        let state = State { parts: parts.clone(), interests };
+        let presence_at = parts.store().position();
+        let state = State { parts: parts.clone(), interests, presence_at };
         Self { parts, lanes, state, written: Position::ZERO }
     }
 
@@ -176,7 +181,8 @@ impl Follower {
         step: impl FnOnce(&mut State, &Reader<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let parts = self.parts.clone();
-        let fresh = State { interests: Interests::new(parts.appservices.registry()), parts };
+        let interests = Interests::new(parts.appservices.registry());
+        let fresh = State { interests, parts, presence_at: self.state.presence_at };
         let mut state = std::mem::replace(&mut self.state, fresh);
         let task = tokio::task::spawn_blocking(move || {
             let store = state.parts.store().clone();
@@ -214,6 +220,14 @@ impl Follower {
                 }
             }
         }
+        for (set, user_id) in found.presence {
+            woken |= set;
+            for appservice in self.state.interests.members(set) {
+                if let Some(lane) = self.lanes.get(&appservice.id) {
+                    lane.presence.lock().insert(user_id.clone());
+                }
+            }
+        }
         for appservice in self.state.interests.members(woken) {
             if let Some(lane) = self.lanes.get(&appservice.id) {
                 lane.queued.notify_one();
@@ -240,6 +254,7 @@ impl State {
         if self.interests.set(|_| true) == 0 {
             return Ok(found);
         }
+        let mut present = Vec::new();
         for commit in commits {
             let changes_members =
                 commit.topics.iter().any(|topic| topic.space == topic::USER_MEMBERSHIPS);
@@ -252,6 +267,12 @@ impl State {
                         if self.interests.remembered(room) == Some(0) && !changes_members => {}
                     topic::ROOM_EVENTS => self.events(reader, room, commit, &mut found)?,
                     topic::ROOM_RECEIPTS => self.receipts(reader, room, commit, &mut found)?,
+                    topic::ROOM_PRESENCE => {
+                        let set = self.ephemeral_interest(reader, room, commit.first)?;
+                        if set != 0 {
+                            present.push((room, set));
+                        }
+                    }
                     topic::ROOM_TYPING => {
                         let set = self.ephemeral_interest(reader, room, commit.first)?;
                         if set != 0 {
@@ -262,7 +283,32 @@ impl State {
                 }
             }
         }
+        let until = commits.iter().map(|commit| commit.last).max().unwrap_or_default();
+        found.presence = self.presence(present, until);
         Ok(found)
+    }
+
+    /// Whose presence was told in these rooms since the last look.
+    fn presence(
+        &mut self,
+        mut rooms: Vec<(RoomNid, Set)>,
+        until: Position,
+    ) -> Vec<(Set, OwnedUserId)> {
+        let since = std::mem::replace(&mut self.presence_at, until);
+        rooms.sort_unstable();
+        rooms.dedup();
+        let all = rooms.iter().fold(0, |all, (_, set)| all | set);
+        let mut told = Vec::new();
+        for place in (0..Set::BITS).filter(|place| all & (1 << place) != 0) {
+            let of_one: Vec<RoomNid> = rooms
+                .iter()
+                .filter(|(_, set)| set & (1 << place) != 0)
+                .map(|(room, _)| *room)
+                .collect();
+            let people = self.parts.presence.told(Some(since), until, &of_one);
+            told.extend(people.into_iter().map(|person| (1 << place, person.user_id)));
+        }
+        told
     }
 
     fn events(

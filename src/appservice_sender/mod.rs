@@ -1,4 +1,4 @@
-//! What application services are sent: every event, receipt and typing that concerns them, in
+//! What application services are sent: every event, receipt, typing and presence that concerns them, in
 //! order, until they have acknowledged it.
 //!
 //! One task follows the commits (`follower`) and writes what concerns whom into a durable outbox,
@@ -22,6 +22,7 @@ use std::{
 
 use kv::{Batch, Durability, Store};
 use parking_lot::Mutex;
+use ruma::OwnedUserId;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -30,7 +31,7 @@ use tokio::{
 use self::follower::Follower;
 use crate::{
     appservices::{Appservice, Appservices, Registry},
-    ephemeral::Typing,
+    ephemeral::{Presence, Typing},
     id::RoomNid,
     rooms::Rooms,
     storage::schema::appservices::{APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS},
@@ -46,6 +47,8 @@ pub struct Parts {
     pub rooms: Rooms,
     /// Who types.
     pub typing: Typing,
+    /// Who is there.
+    pub presence: Presence,
 }
 
 impl Parts {
@@ -66,6 +69,8 @@ struct Lane {
     queued: Notify,
     /// The rooms whose typing is to be told; only what is true when it is told.
     typing: Mutex<BTreeSet<RoomNid>>,
+    /// Whose presence is to be told; only what is true when it is told.
+    presence: Mutex<BTreeSet<OwnedUserId>>,
     /// The application service was removed.
     removed: watch::Sender<bool>,
 }
@@ -115,6 +120,7 @@ impl Lanes {
                 appservice: appservice.clone(),
                 queued: Notify::new(),
                 typing: Mutex::default(),
+                presence: Mutex::default(),
                 removed: watch::Sender::new(false),
             });
             self.by_id.insert(appservice.id.clone(), lane.clone());

@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use kv::{Batch, Direction, Durability, Reader};
+use parking_lot::Mutex;
+use ruma::OwnedUserId;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
@@ -31,6 +33,8 @@ const ENTRIES_MAX: usize = 100;
 const EVENTS_BYTES_MAX: usize = 512 * 1024;
 /// How many rooms' typing one transaction tells.
 const TYPING_MAX: usize = 100;
+/// How many users' presence one transaction tells.
+const PRESENCE_MAX: usize = 100;
 /// How many bytes of a transaction one row holds.
 const PART_BYTES: usize = 90_000;
 
@@ -65,9 +69,13 @@ pub(super) async fn next(parts: &Parts, lane: &Lane) -> Result<Option<Transactio
         return Ok(Some(known));
     }
     loop {
-        let typing = take_typing(lane);
-        let draft = draft(parts, lane, typing.clone()).await;
-        let draft = draft.inspect_err(|_| lane.typing.lock().extend(typing))?;
+        let typing = take(&lane.typing, TYPING_MAX);
+        let present = take(&lane.presence, PRESENCE_MAX);
+        let draft = draft(parts, lane, (typing.clone(), present.clone())).await;
+        let draft = draft.inspect_err(|_| {
+            lane.typing.lock().extend(typing);
+            lane.presence.lock().extend(present);
+        })?;
         if draft.taken.is_empty() && draft.ephemeral.is_empty() {
             return Ok(None);
         }
@@ -103,16 +111,22 @@ async fn stored(parts: &Parts, lane: &Lane) -> Result<Option<Transaction>, ApiEr
     Ok(Some(Transaction { id, body: body.into() }))
 }
 
-fn take_typing(lane: &Lane) -> BTreeSet<RoomNid> {
-    let mut waiting = lane.typing.lock();
+/// Takes so many of what waits.
+fn take<T: Clone + Ord>(waiting: &Mutex<BTreeSet<T>>, most: usize) -> BTreeSet<T> {
+    let mut waiting = waiting.lock();
     let mut taken = std::mem::take(&mut *waiting);
-    if let Some(&beyond) = taken.iter().nth(TYPING_MAX) {
+    if let Some(beyond) = taken.iter().nth(most).cloned() {
         *waiting = taken.split_off(&beyond);
     }
     taken
 }
 
-async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<Draft, ApiError> {
+async fn draft(
+    parts: &Parts,
+    lane: &Lane,
+    (typing, present): (BTreeSet<RoomNid>, BTreeSet<OwnedUserId>),
+) -> Result<Draft, ApiError> {
+    let present = ephemeral::presence(parts, &present).await?;
     let (all, id) = (parts.clone(), lane.appservice.id.to_string());
     let read = parts.store().read(move |reader| {
         let range = APPSERVICE_OUTBOX.prefix(&id);
@@ -128,6 +142,7 @@ async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<
         for room in &typing {
             draft.ephemeral.extend(ephemeral::typing(&all, reader, *room)?);
         }
+        draft.ephemeral.extend_from_slice(&present);
         Ok::<_, ApiError>(draft)
     });
     read.await

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{HeaderValue, header::CONTENT_TYPE};
 use ruma::{
     TransactionId,
     api::{
@@ -27,7 +26,11 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ClientApi, send};
+use super::{
+    ClientApi, RateLimits,
+    raw::{parameter, written_json},
+    send,
+};
 use crate::{
     delayed_events::{Action, Delayed, Status},
     error::ApiError,
@@ -92,6 +95,7 @@ pub(super) async fn send_message(
     let event_type = TimelineEventType::from(request.event_type.to_string());
     let endpoint = format!("send/{}/{event_type}", request.room_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
+    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id,
         room_id: request.room_id,
@@ -101,7 +105,7 @@ pub(super) async fn send_message(
         delay_ms: milliseconds(&delay)?,
         transaction,
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, limits, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -121,6 +125,7 @@ pub(super) async fn send_state(
     };
     // The path has no transaction id: a retry hands in another one.
     let (device_id, endpoint, id) = (auth.device_id.to_string(), String::new(), String::new());
+    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id,
         room_id: request.room_id,
@@ -130,7 +135,7 @@ pub(super) async fn send_state(
         delay_ms: milliseconds(&delay)?,
         transaction: ClientTransaction { device_id, endpoint, id },
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, limits, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -143,6 +148,7 @@ pub(super) async fn send_delayed_event(
 ) -> Result<send_delayed_event::unstable::Response, ApiError> {
     let endpoint = format!("delayed_event/{}/{}", request.room_id, request.event_type);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
+    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id,
         room_id: request.room_id,
@@ -152,7 +158,7 @@ pub(super) async fn send_delayed_event(
         delay_ms: u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX),
         transaction,
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, limits, delayed).await?;
     Ok(send_delayed_event::unstable::Response::new(delay_id))
 }
 
@@ -264,8 +270,12 @@ pub(super) async fn get_delayed_event(
     Ok(answer(&list(&page.events, Some(status), page.next_batch)))
 }
 
-async fn schedule(app: &ClientApi, delayed: Delayed) -> Result<String, ApiError> {
-    app.limits.messages.check(&delayed.user_id)?;
+async fn schedule(
+    app: &ClientApi,
+    limits: &RateLimits,
+    delayed: Delayed,
+) -> Result<String, ApiError> {
+    limits.messages.check(&delayed.user_id)?;
     app.delayed_events.schedule(delayed).await
 }
 
@@ -291,12 +301,6 @@ fn transaction(
 
 fn milliseconds(delay: &str) -> Result<u64, ApiError> {
     delay.parse().map_err(|_| ApiError::invalid_param("The delay is no number of milliseconds"))
-}
-
-fn parameter(query: &str, wanted: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == wanted)
-        .map(|(_, value)| value.into_owned())
 }
 
 fn list(
@@ -368,7 +372,5 @@ fn finalized(delay_id: &str, row: &DelayedEventRow) -> Value {
 }
 
 fn answer(body: &Value) -> Response {
-    let mut response = Response::new(body.to_string().into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    written_json(body.to_string())
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::StatusCode;
 use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, UInt,
     api::client::device::{
@@ -13,7 +13,7 @@ use ruma::{
     },
 };
 
-use super::{ClientApi, uiaa};
+use super::{ClientApi, raw::written_json, uiaa};
 use crate::{
     error::ApiError,
     http::Requester,
@@ -55,8 +55,7 @@ pub(super) async fn update_device(
 ) -> Result<Response, ApiError> {
     check_device_id(&request.device_id)?;
     let devices = app.users.devices();
-    let mut response = Response::new("{}".into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = written_json("{}");
     if auth.appservice.is_some() {
         let name = request.display_name.as_deref();
         let now = app.rooms.clock().now().get().into();

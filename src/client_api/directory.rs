@@ -39,6 +39,8 @@ pub(super) async fn get_public_rooms(
         types: Vec::new(),
         since: request.since.as_deref().map(str::parse).transpose()?,
         limit: limit(request.limit),
+        general: true,
+        others: Vec::new(),
     };
     let page = app.rooms.published(request).await?;
     let (chunk, next_batch, prev_batch, total) = parts(page);
@@ -52,24 +54,30 @@ pub(super) async fn get_public_rooms(
 /// `POST /_matrix/client/v3/publicRooms`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3publicrooms>
 ///
-/// At most 100 rooms a page. Rooms of a third-party network are listed by its application service
-/// alone.
+/// At most 100 rooms a page. Rooms of a third-party network are those that its application service
+/// lists.
 pub(super) async fn get_public_rooms_filtered(
     app: Arc<ClientApi>,
     _auth: Requester,
     request: get_public_rooms_filtered::v3::Request,
 ) -> Result<get_public_rooms_filtered::v3::Response, ApiError> {
     check_own(&app, request.server.as_deref())?;
+    let (general, others) = match &request.room_network {
+        RoomNetwork::ThirdParty(instance) => {
+            (false, app.appservices.rooms_of_network(Some(instance)).await?)
+        }
+        RoomNetwork::All => (true, app.appservices.rooms_of_network(None).await?),
+        _ => (true, Vec::new()),
+    };
     let wanted = PublishedRequest {
         term: request.filter.generic_search_term,
         types: request.filter.room_types,
         since: request.since.as_deref().map(str::parse).transpose()?,
         limit: limit(request.limit),
+        general,
+        others,
     };
-    let page = match request.room_network {
-        RoomNetwork::ThirdParty(_) => Published::default(),
-        _ => app.rooms.published(wanted).await?,
-    };
+    let page = app.rooms.published(wanted).await?;
     let (chunk, next_batch, prev_batch, total) = parts(page);
     Ok(assign!(get_public_rooms_filtered::v3::Response::new(), {
         chunk,

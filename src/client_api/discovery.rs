@@ -4,8 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{body::Body, response::Response};
-use http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
 use ruma::api::{
     client::discovery::{
         discover_homeserver,
@@ -21,10 +20,10 @@ use ruma::api::{
     },
     federation::discovery::discover_homeserver as discover_federation,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 
-use super::{ClientApi, rtc};
+use super::{ClientApi, raw, rtc};
 use crate::{
     error::ApiError,
     http::{MaybeRequester, NoAuth, Requester},
@@ -37,14 +36,24 @@ const VERSIONS: [&str; 19] = [
     "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
-/// Only what works.
+/// Only what works. Those that end in `stable` say what the versions say too: clients ask for them by
+/// name (Element Web for MSC2285 and MSC3827, mautrix for MSC2246 and MSC3916).
 const UNSTABLE_FEATURES: &[&str] = &[
     "com.beeper.msc4169",
+    "fi.mau.msc2246.stable",
     "fi.mau.msc2659",
     "fi.mau.msc2659.stable",
+    "org.matrix.msc2285.stable",
     "org.matrix.msc3026.busy_presence",
     "org.matrix.msc3030",
     "org.matrix.msc3266",
+    "org.matrix.msc3440.stable",
+    "org.matrix.msc3715.stable",
+    "org.matrix.msc3771",
+    "org.matrix.msc3773",
+    "org.matrix.msc3827.stable",
+    "org.matrix.msc3856.stable",
+    "org.matrix.msc3916.stable",
     "org.matrix.msc3981",
     "org.matrix.msc4140",
     "org.matrix.msc4151",
@@ -58,6 +67,7 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
     "uk.timedout.msc4323",
+    "uk.timedout.msc4323.stable",
 ];
 
 /// `GET /.well-known/matrix/client`
@@ -75,10 +85,7 @@ pub(super) async fn discover_homeserver(
     if let Some(foci) = rtc::foci(&app.config.calls) {
         known.insert("org.matrix.msc4143.rtc_foci".to_owned(), foci);
     }
-    let mut response = Response::new(Body::from(Value::Object(known).to_string()));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    raw::json(&known)
 }
 
 /// `GET /.well-known/matrix/server`

@@ -25,6 +25,7 @@ use crate::{
         Room,
         membership::{Change, MemberProfile},
     },
+    storage::rows::users::AccountRow,
     users::successors,
 };
 
@@ -175,12 +176,23 @@ pub(super) async fn invited_profile(
     app: &ClientApi,
     user_id: &UserId,
 ) -> Result<MemberProfile, ApiError> {
-    if user_id.server_name() == app.rooms.server_name()
-        && app.users.accounts().get(user_id).await?.is_none()
-    {
-        app.appservices.ask_user(user_id).await;
+    if user_id.server_name() == app.rooms.server_name() {
+        match app.users.accounts().get(user_id).await? {
+            None => {
+                app.appservices.ask_user(user_id).await;
+            }
+            Some(account) => check_invitable(&account)?,
+        }
     }
     member_profile(app, user_id).await
+}
+
+/// Nobody is left who could take the invite, or refuse it.
+fn check_invitable(account: &AccountRow) -> Result<(), ApiError> {
+    match account.deactivated_ts {
+        Some(_) => Err(ApiError::forbidden("The account of this user is deactivated")),
+        None => Ok(()),
+    }
 }
 
 async fn join(
@@ -228,6 +240,9 @@ pub(super) async fn charge_member_event(
                 .map_err(|_| ApiError::invalid_param("The state key is not a user id"))?;
             limits.invites_per_issuer.check(sender)?;
             charge_invite(app, room, auth, target).await?;
+            if let Some(account) = app.users.accounts().get(target).await? {
+                check_invitable(&account)?;
+            }
         }
         Some("join") if !app.rooms.has_joined(room, sender).await? => {
             limits.joins.check(sender)?;

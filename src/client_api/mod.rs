@@ -34,6 +34,7 @@ pub mod profile;
 pub mod push;
 pub mod pusher;
 pub mod rate;
+mod raw;
 pub mod read_marker;
 pub mod read_routes;
 pub mod receipt;

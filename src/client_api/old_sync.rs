@@ -6,8 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
-use http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
 use kv::{Direction, Position, Reader};
 use ruma::{
     OwnedRoomId, UserId,
@@ -17,7 +16,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{ClientApi, read_routes::asker};
+use super::{
+    ClientApi,
+    raw::{json, parameter},
+    read_routes::asker,
+};
 use crate::{
     error::ApiError,
     http::{RawRequest, Requester},
@@ -279,21 +282,7 @@ pub(super) async fn get_one_event(
     json(&event_anywhere(&app.rooms, asker(auth), event_id).await?)
 }
 
-fn parameter(query: &str, wanted: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == wanted)
-        .map(|(_, value)| value.into_owned())
-}
-
 fn number(query: &str, name: &str) -> Result<Option<u64>, ApiError> {
     let value = parameter(query, name).map(|value| value.parse());
     value.transpose().map_err(|_| ApiError::invalid_param(format!("`{name}` is not a number")))
-}
-
-fn json(answer: &impl Serialize) -> Result<Response, ApiError> {
-    let body = serde_json::to_vec(answer).map_err(ApiError::internal)?;
-    let mut response = Response::new(Body::from(body));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
 }

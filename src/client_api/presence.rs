@@ -47,7 +47,7 @@ pub(super) async fn set_presence(
     request: set_presence::v3::Request,
 ) -> Result<set_presence::v3::Response, ApiError> {
     check_self(&auth, &request.user_id)?;
-    app.limits.presence.check(&auth.user_id)?;
+    app.limits_of(&auth).presence.check(&auth.user_id)?;
     let state = PresenceState::from_name(request.presence.as_str())
         .ok_or_else(|| ApiError::invalid_param("This is no state of presence"))?;
     let status_msg = request.status_msg.filter(|text| !text.is_empty());

@@ -76,6 +76,10 @@ pub(super) async fn set_pusher(
         data: data.into_iter().collect(),
         append: post.append,
     };
+    if auth.device_id.as_str().is_empty() {
+        let text = "A pusher belongs to a device: name one of the user's with `device_id`";
+        return Err(ApiError::missing_param(text));
+    }
     pushers.set(&auth.user_id, &auth.device_id, new).await?;
     Ok(set_pusher::v3::Response::new())
 }

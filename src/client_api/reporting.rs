@@ -21,7 +21,7 @@ pub(super) async fn report_room(
     auth: Requester,
     request: report_room::v3::Request,
 ) -> Result<report_room::v3::Response, ApiError> {
-    app.limits.reports.check(&auth.user_id)?;
+    app.limits_of(&auth).reports.check(&auth.user_id)?;
     app.rooms.report_room(auth.user_id, &request.room_id, request.reason).await?;
     Ok(report_room::v3::Response::new())
 }
@@ -33,7 +33,7 @@ pub(super) async fn report_content(
     auth: Requester,
     request: report_content::v3::Request,
 ) -> Result<report_content::v3::Response, ApiError> {
-    app.limits.reports.check(&auth.user_id)?;
+    app.limits_of(&auth).reports.check(&auth.user_id)?;
     let event = (&*request.room_id, &*request.event_id);
     app.rooms.report_event(auth.user_id, event, request.reason.unwrap_or_default()).await?;
     Ok(report_content::v3::Response::new())
@@ -48,7 +48,7 @@ pub(super) async fn report_user(
     auth: Requester,
     request: report_user::v3::Request,
 ) -> Result<report_user::v3::Response, ApiError> {
-    app.limits.reports.check(&auth.user_id)?;
+    app.limits_of(&auth).reports.check(&auth.user_id)?;
     app.rooms.report_user(auth.user_id, request.user_id, request.reason).await?;
     Ok(report_user::v3::Response::new())
 }

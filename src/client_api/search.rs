@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use axum::{body::Body, response::Response};
-use http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
 use ruma::{UInt, api::client::filter::RoomEventFilter};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ClientApi,
+    raw::{json, parameter},
     read_routes::{asker, bounded},
 };
 use crate::{
@@ -93,9 +93,7 @@ pub(super) async fn search_events(
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     let query = request.head.uri.query().unwrap_or_default();
-    let next_batch = url::form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == "next_batch")
-        .map(|(_, value)| value.into_owned());
+    let next_batch = parameter(query, "next_batch");
     let body = read_body(request.body, BODY_BYTES_MAX, BODY_IDLE_MAX).await?;
     check_json(&body, JsonRules::REQUEST)?;
     let body: SearchBody = serde_json::from_slice(&body)
@@ -108,11 +106,7 @@ pub(super) async fn search_events(
             Request { ignored, next_batch, ..criteria.into_request(asker(auth), context_max)? };
         answer.search_categories.room_events = Some(app.search.search(request).await?);
     }
-    let body = serde_json::to_vec(&answer).map_err(ApiError::internal)?;
-    let mut response = Response::new(Body::from(body));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    json(&answer)
 }
 
 impl Criteria {
@@ -124,7 +118,7 @@ impl Criteria {
         let keys = self.keys.unwrap_or_default();
         Ok(Request {
             asker,
-            ignored: Vec::new(),
+            ignored: std::collections::HashSet::new(),
             term: self.search_term,
             kinds: keys.iter().map(|key| kind(key)).collect::<Result<_, _>>()?,
             filter: self.filter,

@@ -5,11 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
-use http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
 use ruma::api::client::filter::FilterDefinition;
 
-use super::ClientApi;
+use super::{ClientApi, raw::written_json};
 use crate::{
     ephemeral::PresenceState,
     error::ApiError,
@@ -56,10 +55,7 @@ pub(super) async fn sync_events(
         state_form: query.state_form,
         presence: query.presence,
     };
-    let mut response = Response::new(Body::from(app.sync.v3(request).await?));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    Ok(written_json(app.sync.v3(request).await?))
 }
 
 impl Query {

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use axum::{body::Body, response::Response};
-use http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
 use ruma::api::client::{
     sync::sync_events::v5,
     threads::get_thread_subscriptions_changes::unstable::{
@@ -14,7 +13,7 @@ use ruma::api::client::{
     },
 };
 
-use super::ClientApi;
+use super::{ClientApi, raw::written_json};
 use crate::{error::ApiError, http::Requester, sync::sliding::Caller};
 
 /// `POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync`
@@ -28,10 +27,7 @@ pub(super) async fn sync_events(
 ) -> Result<Response, ApiError> {
     let Requester { user_id, device_id, session, .. } = auth;
     let caller = Caller { user_id, device_id, session };
-    let mut response = Response::new(Body::from(app.sync.sliding(caller, request).await?));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    Ok(written_json(app.sync.sliding(caller, request).await?))
 }
 
 /// `GET /_matrix/client/unstable/io.element.msc4308/thread_subscriptions`

@@ -19,7 +19,7 @@ pub(super) async fn upgrade_room(
     auth: Requester,
     request: upgrade_room::v3::Request,
 ) -> Result<upgrade_room::v3::Response, ApiError> {
-    app.limits.room_creation.check(&auth.user_id)?;
+    app.limits_of(&auth).room_creation.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let wanted = Upgrade {
         profile: member_profile(&app, &auth.user_id).await?,

@@ -37,7 +37,7 @@ pub(super) async fn search_users(
         limit: bounded(request.limit, 0, USERS_MAX),
         all_users: app.config.user_directory.search_all_users,
     };
-    let (users, limited) = directory::search(&app.users, &app.rooms, search).await?;
+    let (users, limited) = directory::search(&app.rooms, search).await?;
     let users = users.into_iter().map(|user| {
         assign!(User::new(user.user_id), {
             display_name: user.display_name,

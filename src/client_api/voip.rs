@@ -7,14 +7,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{HeaderValue, header::CONTENT_TYPE};
 use ring::hmac;
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use super::ClientApi;
+use super::{ClientApi, raw};
 use crate::{
     config::CallsConfig,
     error::ApiError,
@@ -36,10 +35,7 @@ pub(super) async fn get_turn_server_info(
 ) -> Result<Response, ApiError> {
     let now = Duration::from_millis(app.rooms.clock().now().get().into());
     let answer = turn_server(&app.config.calls, &auth.user_id, now).unwrap_or_else(|| json!({}));
-    let mut response = Response::new(Body::from(answer.to_string()));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    raw::json(&answer)
 }
 
 /// What a user needs for the TURN server; `now` is since 1970.

@@ -25,7 +25,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
-use http::{Extensions, Method};
+use http::{Extensions, Method, StatusCode};
 use tower::Service;
 
 use crate::{
@@ -164,9 +164,16 @@ fn account(response: &mut Response, method: &'static str, id: RequestId, started
     let endpoint = pattern.map_or("none", |pattern| pattern.0);
     let status = response.status();
     let failure = response.extensions_mut().remove::<Failure>();
-    if status.is_server_error() {
+    // Without a cause it is no failure of ours: 502 to 504 also tell that a bridge, another server or
+    // an uploader did not do its part.
+    let is_ours = status == StatusCode::INTERNAL_SERVER_ERROR
+        || failure.as_ref().is_some_and(|Failure(error)| error.source.is_some());
+    if status.is_server_error() && is_ours {
         let error = failure.map(|Failure(error)| chain(&error)).unwrap_or_default();
         tracing::error!(request = %id, method, endpoint, status = status.as_u16(), error, "request failed");
+    } else if status.is_server_error() {
+        let error = failure.map(|Failure(error)| chain(&error)).unwrap_or_default();
+        tracing::info!(request = %id, method, endpoint, status = status.as_u16(), error, "request not served");
     } else {
         tracing::debug!(request = %id, method, endpoint, status = status.as_u16(), "request");
     }

@@ -18,24 +18,20 @@ use ruma::{
     push::{Action, AnyPushRuleRef, PushCondition, Ruleset},
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::rules::verdict;
 use crate::{
     id::RoomNid,
     storage::{
+        account_data,
         rows::{Membership, push::Counts},
-        schema::{
-            pushers::PUSH_RULE_CHANGES,
-            rooms::MEMBERSHIPS,
-            users::{ACCOUNT_DATA, AccountDataKey},
-        },
+        schema::{pushers::PUSH_RULE_CHANGES, rooms::MEMBERSHIPS},
     },
 };
 
 /// The account data that rules depend on.
 pub const PUSH_RULES: &str = "m.push_rules";
-/// The account data that names whom a user ignores.
-pub const IGNORED_USERS: &str = "m.ignored_user_list";
 
 /// How many changes of membership are remembered for views that are older than they are.
 const RECENT_MAX: usize = 4_096;
@@ -206,9 +202,9 @@ fn parse_user(bytes: &[u8]) -> Option<OwnedUserId> {
 }
 
 fn load(reader: &Reader<'_>, user_id: OwnedUserId, changed: Position) -> Result<Loaded, Error> {
-    let rules = account_data(reader, &user_id, PUSH_RULES)?;
-    let ignored = account_data(reader, &user_id, IGNORED_USERS)?;
-    let user = OddUser::new(user_id.clone(), parse(&user_id, rules.as_deref()), ignored.as_deref());
+    let rules = account_data::content(reader, &account_data::global_key(&user_id, PUSH_RULES))?;
+    let rules = parse(&user_id, rules.as_deref().map(RawValue::get));
+    let user = OddUser::new(user_id.clone(), rules, account_data::ignored_users(reader, &user_id)?);
     let mut rooms = HashSet::new();
     if user.is_some() {
         let range = MEMBERSHIPS.prefix(&user_id.to_string());
@@ -220,28 +216,6 @@ fn load(reader: &Reader<'_>, user_id: OwnedUserId, changed: Position) -> Result<
         })?;
     }
     Ok(Loaded { changed, user_id, user, rooms })
-}
-
-/// The content of global account data, as `users` keeps it: in parts.
-fn account_data(reader: &Reader<'_>, user: &UserId, kind: &str) -> Result<Option<String>, Error> {
-    let key = AccountDataKey {
-        user_id: user.to_string(),
-        room: RoomNid(0),
-        kind: kind.to_owned(),
-        part: 0,
-    };
-    let Some(first) = reader.get(&ACCOUNT_DATA, &key)? else { return Ok(None) };
-    let keys: Vec<_> =
-        (1..first.parts).map(|part| AccountDataKey { part, ..key.clone() }).collect();
-    let mut bytes = first.content;
-    for row in reader.get_many(&ACCOUNT_DATA, &keys)? {
-        bytes.extend(row.map(|row| row.content).unwrap_or_default());
-    }
-    String::from_utf8(bytes).map(Some).map_err(|_| Error::Corrupt {
-        table: ACCOUNT_DATA.name,
-        key: format!("{user} {kind}"),
-        reason: "the content is not JSON".to_owned(),
-    })
 }
 
 /// The rules of a user by the content of `m.push_rules`; the default ones without it, and where it
@@ -265,22 +239,9 @@ fn parse(user_id: &UserId, content: Option<&str>) -> Ruleset {
     }
 }
 
-/// The users in the content of `m.ignored_user_list`.
-fn parse_ignored(content: Option<&str>) -> HashSet<OwnedUserId> {
-    #[derive(Deserialize)]
-    struct Content {
-        ignored_users: serde_json::Map<String, serde_json::Value>,
-    }
-    // Clients write this; what cannot be read ignores nobody, as in sync.
-    let content = content.and_then(|content| serde_json::from_str::<Content>(content).ok());
-    let ignored = content.map(|content| content.ignored_users).unwrap_or_default();
-    ignored.keys().filter_map(|user| UserId::parse(user).ok()).collect()
-}
-
 impl OddUser {
     /// `None` when nothing differs that counts.
-    fn new(user_id: OwnedUserId, rules: Ruleset, ignored: Option<&str>) -> Option<Self> {
-        let ignored = parse_ignored(ignored);
+    fn new(user_id: OwnedUserId, rules: Ruleset, ignored: HashSet<OwnedUserId>) -> Option<Self> {
         let defaults = Ruleset::server_default(&user_id);
         if ignored.is_empty() && essence(&rules) == essence(&defaults) {
             return None;
@@ -377,7 +338,7 @@ mod tests {
     }
 
     fn odd(rules: Ruleset) -> Option<OddUser> {
-        OddUser::new(user_id!("@alice:hs1").to_owned(), rules, None)
+        OddUser::new(user_id!("@alice:hs1").to_owned(), rules, HashSet::new())
     }
 
     #[test]
@@ -390,8 +351,8 @@ mod tests {
         let mut quiet = alice();
         quiet.set_enabled(RuleKind::Underride, ".m.rule.message", false).unwrap();
         assert!(odd(quiet).is_some());
-        let ignored = r#"{"ignored_users":{"@bob:hs1":{}}}"#;
-        let ignoring = OddUser::new(user_id!("@alice:hs1").to_owned(), alice(), Some(ignored));
+        let ignored = HashSet::from([user_id!("@bob:hs1").to_owned()]);
+        let ignoring = OddUser::new(user_id!("@alice:hs1").to_owned(), alice(), ignored);
         assert!(ignoring.unwrap().ignored.contains(user_id!("@bob:hs1")));
     }
 

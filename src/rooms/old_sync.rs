@@ -44,7 +44,7 @@ pub struct EventsRequest {
     /// After this place; by default after now.
     pub from: Option<PaginationToken>,
     /// Whom the reader ignores.
-    pub ignored: Vec<OwnedUserId>,
+    pub ignored: HashSet<OwnedUserId>,
 }
 
 /// Events since a place.

@@ -5,7 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use kv::{Position, Reader};
 use ruma::UserId;
@@ -14,12 +14,13 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::Rooms;
 use crate::{
     error::ApiError,
-    id::{Interner, RoomNid, UserNid},
-    storage::schema::users::{ACCOUNT_DATA, AccountDataKey},
+    id::{Interner, UserNid},
+    storage::{
+        account_data::{self, IGNORED_USERS},
+        schema::users::ACCOUNT_DATA,
+    },
 };
 
-/// The type of the list of ignored users.
-pub const IGNORED_USERS: &str = "m.ignored_user_list";
 /// Whether any invite is wanted at all (MSC4380).
 pub const INVITE_PERMISSION: &str = "m.invite_permission_config";
 /// From whom invites are wanted (MSC4155).
@@ -75,6 +76,50 @@ impl InviteRules {
     }
 }
 
+/// What a user of this server wants of invites, read once for many of them.
+pub struct InviteWishes {
+    blocks_all: bool,
+    rules: Option<InviteRules>,
+    ignored: HashSet<UserNid>,
+    interner: Interner,
+}
+
+impl InviteWishes {
+    /// Reads what a user wants.
+    pub fn read(
+        interner: &Interner,
+        reader: &Reader<'_>,
+        user_id: &UserId,
+    ) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Permission {
+            default_action: Option<String>,
+        }
+        let permission = content::<Permission>(reader, user_id, INVITE_PERMISSION)?;
+        let action = permission.and_then(|permission| permission.default_action);
+        Ok(Self {
+            blocks_all: action.as_deref() == Some("block"),
+            rules: content(reader, user_id, INVITE_RULES)?,
+            ignored: ignored_users(interner, reader, user_id)?,
+            interner: *interner,
+        })
+    }
+
+    /// What is done with an invite by somebody.
+    pub fn decide(&self, sender: &UserId) -> InviteDecision {
+        if self.blocks_all {
+            return InviteDecision::Block;
+        }
+        let rules = self.rules.as_ref();
+        match rules.map_or(InviteDecision::Allow, |rules| rules.decide(sender)) {
+            InviteDecision::Allow if self.ignored.contains(&self.interner.user(sender)) => {
+                InviteDecision::Ignore
+            }
+            decision => decision,
+        }
+    }
+}
+
 impl Rooms {
     /// What a user of this server wants done with an invite by somebody.
     pub fn invite_decision(
@@ -83,26 +128,10 @@ impl Rooms {
         user_id: &UserId,
         sender: &UserId,
     ) -> Result<InviteDecision, ApiError> {
-        #[derive(Deserialize)]
-        struct Permission {
-            default_action: Option<String>,
-        }
         if user_id.server_name() != self.server_name() {
             return Ok(InviteDecision::Allow);
         }
-        let permission = account_data::<Permission>(reader, user_id, INVITE_PERMISSION)?;
-        let action = permission.and_then(|permission| permission.default_action);
-        if action.as_deref() == Some("block") {
-            return Ok(InviteDecision::Block);
-        }
-        let rules = account_data::<InviteRules>(reader, user_id, INVITE_RULES)?;
-        let decision = rules.map_or(InviteDecision::Allow, |rules| rules.decide(sender));
-        if decision != InviteDecision::Allow {
-            return Ok(decision);
-        }
-        let ignored = ignored_users(self.interner(), reader, user_id)?;
-        let is_ignored = ignored.contains(&self.interner().user(sender));
-        Ok(if is_ignored { InviteDecision::Ignore } else { InviteDecision::Allow })
+        Ok(InviteWishes::read(self.interner(), reader, user_id)?.decide(sender))
     }
 
     /// Refuses an invite that its target blocks.
@@ -127,7 +156,7 @@ impl Rooms {
 pub fn invites_changed_at(reader: &Reader<'_>, user_id: &UserId) -> Result<Position, ApiError> {
     let mut latest = Position::ZERO;
     for kind in [IGNORED_USERS, INVITE_PERMISSION, INVITE_RULES] {
-        let row = reader.get(&ACCOUNT_DATA, &global_key(user_id, kind, 0))?;
+        let row = reader.get(&ACCOUNT_DATA, &account_data::global_key(user_id, kind))?;
         latest = latest.max(row.map_or(Position::ZERO, |row| row.position));
     }
     Ok(latest)
@@ -139,38 +168,18 @@ pub fn ignored_users(
     reader: &Reader<'_>,
     user_id: &UserId,
 ) -> Result<HashSet<UserNid>, ApiError> {
-    #[derive(Deserialize)]
-    struct Ignored {
-        ignored_users: BTreeMap<String, serde_json::Value>,
-    }
-    let Some(list) = account_data::<Ignored>(reader, user_id, IGNORED_USERS)? else {
-        return Ok(HashSet::new());
-    };
-    let users = list.ignored_users.into_keys().filter_map(|id| UserId::parse(id).ok());
-    // Nobody stops hearing themselves.
-    let others = users.filter(|ignored| *ignored != user_id);
-    Ok(others.map(|user_id| interner.user(&user_id)).collect())
+    let ignored = account_data::ignored_users(reader, user_id)?;
+    Ok(ignored.iter().map(|user_id| interner.user(user_id)).collect())
 }
 
 /// One type of a user's global account data; `None` also when it is not what it should be.
-fn account_data<T: DeserializeOwned>(
+fn content<T: DeserializeOwned>(
     reader: &Reader<'_>,
     user_id: &UserId,
     kind: &str,
 ) -> Result<Option<T>, ApiError> {
-    let Some(first) = reader.get(&ACCOUNT_DATA, &global_key(user_id, kind, 0))? else {
-        return Ok(None);
-    };
-    let mut bytes = first.content;
-    for part in 1..first.parts {
-        let row = reader.get(&ACCOUNT_DATA, &global_key(user_id, kind, part))?;
-        bytes.extend(row.map(|row| row.content).unwrap_or_default());
-    }
-    Ok(serde_json::from_slice(&bytes).ok())
-}
-
-fn global_key(user_id: &UserId, kind: &str, part: u16) -> AccountDataKey {
-    AccountDataKey { user_id: user_id.to_string(), room: RoomNid(0), kind: kind.to_owned(), part }
+    let content = account_data::content(reader, &account_data::global_key(user_id, kind))?;
+    Ok(content.and_then(|content| serde_json::from_str(content.get()).ok()))
 }
 
 /// Whether a pattern with `*` and `?` fits a name. Takes steps by the product of the lengths at most.

@@ -41,6 +41,10 @@ pub struct PublishedRequest {
     pub since: Option<PublishedToken>,
     /// How many rooms at most.
     pub limit: usize,
+    /// Whether the rooms that are listed for everybody are among them.
+    pub general: bool,
+    /// Rooms that are listed in another way; sorted.
+    pub others: Vec<RoomNid>,
 }
 
 /// A page of the directory.
@@ -100,7 +104,12 @@ impl Rooms {
             let text = format!("`generic_search_term` has at most {TERM_BYTES_MAX} bytes");
             return Err(ApiError::invalid_param(text));
         }
-        let wanted = Wanted { term: term.map(str::to_lowercase), types: request.types };
+        let wanted = Wanted {
+            term: term.map(str::to_lowercase),
+            types: request.types,
+            general: request.general,
+            others: request.others,
+        };
         let (since, limit) = (request.since, request.limit);
         self.read(move |rooms, reader| {
             let listed = rooms.listed(reader, &wanted)?;
@@ -115,20 +124,21 @@ impl Rooms {
         reader: &Reader<'_>,
         wanted: &Wanted,
     ) -> Result<Vec<(Place, HeadRow)>, ApiError> {
-        let mut nids = Vec::new();
-        reader.for_each(
-            &PUBLIC_ROOMS,
-            &PUBLIC_ROOMS.prefix(&()),
-            Direction::Forward,
-            |nid, _| {
+        let mut nids = wanted.others.clone();
+        nids.truncate(LISTED_MAX / 2);
+        if wanted.general {
+            let range = PUBLIC_ROOMS.prefix(&());
+            reader.for_each(&PUBLIC_ROOMS, &range, Direction::Forward, |nid, _| {
                 nids.push(nid);
                 if nids.len() < LISTED_MAX {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())
                 }
-            },
-        )?;
+            })?;
+        }
+        nids.sort_unstable();
+        nids.dedup();
         let mut listed = Vec::with_capacity(nids.len());
         for nids in nids.chunks(HEADS_AT_ONCE) {
             for (&nid, head) in nids.iter().zip(reader.get_many(&ROOM_HEADS, nids)?) {
@@ -186,6 +196,8 @@ impl Rooms {
 struct Wanted {
     term: Option<String>,
     types: Vec<RoomTypeFilter>,
+    general: bool,
+    others: Vec<RoomNid>,
 }
 
 impl Wanted {

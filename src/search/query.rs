@@ -89,7 +89,7 @@ pub struct Request {
     /// Who searches.
     pub asker: Asker,
     /// Whom they ignore.
-    pub ignored: Vec<OwnedUserId>,
+    pub ignored: HashSet<OwnedUserId>,
     /// The words: all must be there.
     pub term: String,
     /// What is searched; nothing: everything.

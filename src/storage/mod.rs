@@ -2,6 +2,7 @@
 //!
 //! Any module reads any table through here; a table is written only by its owner.
 
+pub mod account_data;
 pub mod identity;
 pub mod rows;
 pub mod schema;

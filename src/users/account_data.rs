@@ -17,8 +17,8 @@ use crate::{
     config::Config,
     error::ApiError,
     id::{Interner, RoomNid},
-    push::odd::IGNORED_USERS,
     storage::{
+        account_data::{IGNORED_USERS, content},
         rows::users::AccountDataRow,
         schema::{
             pushers::PUSH_RULE_CHANGES,
@@ -285,23 +285,6 @@ fn write(key: &AccountDataKey, old: Option<&AccountDataRow>, content: &[u8]) -> 
         batch.put(&PUSH_RULE_CHANGES, &position, &key.user_id.clone().into_bytes());
     }
     batch
-}
-
-fn content(reader: &Reader<'_>, key: &AccountDataKey) -> Result<Option<Box<RawValue>>, kv::Error> {
-    let Some(first) = reader.get(&ACCOUNT_DATA, key)? else { return Ok(None) };
-    let keys: Vec<_> =
-        (1..first.parts).map(|part| AccountDataKey { part, ..key.clone() }).collect();
-    let mut bytes = first.content;
-    for row in reader.get_many(&ACCOUNT_DATA, &keys)? {
-        bytes.extend(row.map(|row| row.content).unwrap_or_default());
-    }
-    let text = String::from_utf8(bytes).ok();
-    let content = text.and_then(|text| RawValue::from_string(text).ok());
-    content.map(Some).ok_or_else(|| kv::Error::Corrupt {
-        table: ACCOUNT_DATA.name,
-        key: format!("{} {}", key.user_id, key.kind),
-        reason: "the content is not JSON".to_owned(),
-    })
 }
 
 fn count_types(reader: &Reader<'_>, key: &AccountDataKey) -> Result<usize, kv::Error> {

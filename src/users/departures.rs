@@ -1,4 +1,5 @@
-//! Leaving all rooms after the end of an account, in the background.
+//! What is left after the end of an account: presence goes, and all rooms are left, in the
+//! background.
 //!
 //! The row that says so is written with the deactivation and goes when every room is left; what was
 //! interrupted goes on when the server starts. A room that refuses is tried again then.
@@ -7,16 +8,19 @@ use kv::{Batch, Direction, Durability};
 use ruma::OwnedUserId;
 
 use super::{Users, in_rooms};
-use crate::{error::ApiError, rooms::Rooms, storage::schema::accounts::DEPARTURES, tasks::Stop};
+use crate::{
+    ephemeral::Presence, error::ApiError, rooms::Rooms, storage::schema::accounts::DEPARTURES,
+    tasks::Stop,
+};
 
 /// How many users' departures are looked up at once.
 const USERS_AT_ONCE: usize = 100;
 
 /// Takes users who are no more out of their rooms until the server stops.
-pub async fn run(users: Users, rooms: Rooms, mut stop: Stop) {
+pub async fn run(users: Users, (rooms, presence): (Rooms, Presence), mut stop: Stop) {
     loop {
         let round = async {
-            if let Err(error) = leave_rooms(&users, &rooms).await {
+            if let Err(error) = leave_rooms(&users, &rooms, &presence).await {
                 tracing::error!(%error, "users who are no more could not leave their rooms");
             }
             users.0.departures.notified().await;
@@ -28,7 +32,7 @@ pub async fn run(users: Users, rooms: Rooms, mut stop: Stop) {
     }
 }
 
-async fn leave_rooms(users: &Users, rooms: &Rooms) -> Result<(), ApiError> {
+async fn leave_rooms(users: &Users, rooms: &Rooms, presence: &Presence) -> Result<(), ApiError> {
     let store = &users.0.store;
     let mut after: Option<String> = None;
     loop {
@@ -45,6 +49,8 @@ async fn leave_rooms(users: &Users, rooms: &Rooms) -> Result<(), ApiError> {
         after = Some(last.clone());
         for (user, ()) in rows {
             let user_id: OwnedUserId = user.clone().try_into().map_err(ApiError::internal)?;
+            // Before the rooms are left: those in them are told that the user is offline.
+            presence.forget(&user_id).await?;
             if in_rooms::leave_all(rooms, &user_id).await? {
                 let mut batch = Batch::new();
                 batch.delete(&DEPARTURES, &user);

@@ -19,13 +19,14 @@ use ruma::{
 };
 use unicode_normalization::UnicodeNormalization;
 
-use super::{AccountData, Profile, Users, ignored::ignored_by};
+use super::Profile;
 use crate::{
     error::ApiError,
     id::RoomNid,
     rooms::Rooms,
     search::terms::{fold, is_unspaced},
     storage::{
+        account_data::ignored_users,
         rows::{
             Membership,
             users::{AccountRow, ProfileRow},
@@ -86,7 +87,6 @@ pub struct ListedUser {
 /// # Errors
 /// 400 when the term is too long.
 pub async fn search(
-    users: &Users,
     rooms: &Rooms,
     search: DirectorySearch,
 ) -> Result<(Vec<ListedUser>, bool), ApiError> {
@@ -94,18 +94,15 @@ pub async fn search(
         let text = format!("`search_term` has at most {TERM_BYTES_MAX} bytes");
         return Err(ApiError::invalid_param(text));
     }
-    let (data, rooms) = (users.account_data().clone(), rooms.clone());
+    let rooms = rooms.clone();
     let store = rooms.store().clone();
-    store
-        .read(move |reader| Look { search: &search, rooms: &rooms, reader, data: &data }.run())
-        .await
+    store.read(move |reader| Look { search: &search, rooms: &rooms, reader }.run()).await
 }
 
 struct Look<'a> {
     search: &'a DirectorySearch,
     rooms: &'a Rooms,
     reader: &'a Reader<'a>,
-    data: &'a AccountData,
 }
 
 /// How well a user fits: the smallest comes first.
@@ -121,7 +118,7 @@ impl Look<'_> {
         };
         let (candidates, was_cut) = self.candidates(longest)?;
         let own = self.joined(&self.search.user_id)?.into_iter().collect();
-        let ignored = ignored_by(self.data, self.reader, &self.search.user_id)?;
+        let ignored = ignored_users(self.reader, &self.search.user_id)?;
         let mut found: Vec<(Place, ListedUser)> = Vec::new();
         for user_id in candidates {
             if user_id == self.search.user_id || ignored.contains(&user_id) {
@@ -192,7 +189,7 @@ impl Look<'_> {
             return Ok(Some(true));
         }
         // Somebody who wants to hear nothing of one is shown to them no more than to a stranger.
-        if ignored_by(self.data, self.reader, user_id)?.contains(&self.search.user_id) {
+        if ignored_users(self.reader, user_id)?.contains(&self.search.user_id) {
             return Ok(None);
         }
         if self.search.all_users {
@@ -213,9 +210,10 @@ fn is_open(room: &RoomSummary) -> bool {
     room.world_readable || matches!(room.join_rule, JoinRuleSummary::Public)
 }
 
-/// Whether the directory shows an account at all.
+/// Whether the directory shows an account at all now. All but those that are no more are indexed: a
+/// lock may be lifted, and guests may become users.
 fn is_listed(account: &AccountRow) -> bool {
-    account.deactivated_ts.is_none()
+    account.deactivated_ts.is_none() && !account.locked && !account.guest
 }
 
 /// 0: the name or the id is what was looked for; 1: begins so; 2: has a word that begins so.
@@ -347,7 +345,7 @@ fn accounts(reader: &Reader<'_>, after: Option<&String>) -> Result<Vec<AccountPr
     let rows = reader.scan(&ACCOUNTS, &range, Direction::Forward, ACCOUNTS_PER_BATCH)?;
     let mut accounts = Vec::with_capacity(rows.len());
     for (user_id, Json(account)) in rows {
-        let profile = if is_listed(&account) {
+        let profile = if account.deactivated_ts.is_none() {
             let row = reader.get(&PROFILES, &user_id)?;
             Some(row.map(|Json(row)| row).unwrap_or_default())
         } else {

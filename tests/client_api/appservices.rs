@@ -239,6 +239,22 @@ async fn rooms_are_listed_under_a_network() {
     assert_eq!(appservices.rooms_of_network(Some("irc|libera")).await.unwrap().len(), 1);
     assert_eq!(appservices.rooms_of_network(Some("irc|other")).await.unwrap().len(), 0);
     assert_eq!(appservices.rooms_of_network(None).await.unwrap().len(), 1);
+    let shown = async |wanted: Value| {
+        let page = alice.post("v3/publicRooms", wanted).await.ok();
+        let rooms = page["chunk"].as_array().unwrap().iter();
+        rooms.map(|room| text(&room["room_id"])).collect::<Vec<_>>()
+    };
+    let general = json!({ "visibility": "public", "preset": "public_chat" });
+    let general = alice.create_room(general).await;
+    assert_eq!(shown(json!({})).await, [general.clone()]);
+    assert_eq!(shown(json!({ "third_party_instance_id": "irc|libera" })).await, [room.clone()]);
+    let other = shown(json!({ "third_party_instance_id": "irc|other" })).await;
+    assert_eq!(other, Vec::<String>::new());
+    let mut all = shown(json!({ "include_all_networks": true })).await;
+    let mut both = vec![general, room.clone()];
+    all.sort();
+    both.sort();
+    assert_eq!(all, both);
     act(&server, Method::PUT, &path, visibility("private")).await.ok();
     assert_eq!(appservices.rooms_of_network(None).await.unwrap().len(), 0);
 }
@@ -279,4 +295,62 @@ async fn places_and_people_behind_bridges_are_looked_up() {
     for wrong in ["user?userid=x", "user", "location?alias=x", "location"] {
         assert_eq!(alice.get(&format!("v3/thirdparty/{wrong}")).await.status, 400, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn locks_and_suspensions_hold_for_whom_it_acts_as() {
+    let (server, _bridge) = bridged().await;
+    register_ghost(&server, "_irc_bob").await.ok();
+    let admin = server.client("admin").await;
+    server.server.users.set_admin(&admin.user.user_id, true).await.unwrap();
+    let room = admin.public_room().await;
+    let ghost = "@_irc_bob:example.org";
+    let bob = format!("user_id={}", encode(ghost));
+    let join = format!("v3/rooms/{room}/join?{bob}");
+    admin.put(&format!("v1/admin/suspend/{ghost}"), json!({ "suspended": true })).await.ok();
+    let answer = act(&server, Method::POST, &join, json!({})).await;
+    assert_eq!(answer.outcome(), (403, "M_USER_SUSPENDED"));
+    assert_eq!(whoami(&server, &bob).await.status, 200);
+    admin.put(&format!("v1/admin/lock/{ghost}"), json!({ "locked": true })).await.ok();
+    assert_eq!(whoami(&server, &bob).await.outcome(), (401, "M_USER_LOCKED"));
+    // Its other users are not concerned.
+    assert_eq!(whoami(&server, "").await.status, 200);
+    admin.put(&format!("v1/admin/lock/{ghost}"), json!({ "locked": false })).await.ok();
+    admin.put(&format!("v1/admin/suspend/{ghost}"), json!({ "suspended": false })).await.ok();
+    act(&server, Method::POST, &join, json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn without_a_device_it_does_all_that_needs_none() {
+    let bridge = Bridge::start().await;
+    let server = TestServer::with(|config| config.presence.enabled = true).await;
+    server.server.appservices.register(&registration(Some(&bridge.url))).await.unwrap();
+    let room = act(&server, Method::POST, "v3/createRoom", json!({})).await.ok();
+    let room = text(&room["room_id"]);
+    let content = json!({ "msgtype": "m.text", "body": "x" });
+    let path = format!("v3/rooms/{room}/send/m.room.message/1");
+    let sent = act(&server, Method::PUT, &path, content.clone()).await.ok();
+    assert_eq!(act(&server, Method::PUT, &path, content).await.ok(), sent, "sent once");
+    let bot = encode("@bot:example.org");
+    let presence = json!({ "presence": "online", "status_msg": "bridging" });
+    let path = format!("v3/presence/{bot}/status");
+    act(&server, Method::PUT, &path, presence).await.ok();
+    let filter = json!({ "room": { "timeline": { "limit": 1 } } });
+    let filter = act(&server, Method::POST, &format!("v3/user/{bot}/filter"), filter).await.ok();
+    let path = format!("v3/sync?filter={}", text(&filter["filter_id"]));
+    let synced = act(&server, Method::GET, &path, Value::Null).await.ok();
+    let timeline = &synced["rooms"]["join"][&room]["timeline"]["events"];
+    assert_eq!(timeline[0]["event_id"], sent["event_id"]);
+    let body = crate::sliding::all_rooms(5);
+    let slid = act(&server, Method::POST, crate::sliding::PATH, body.clone()).await.ok();
+    assert_eq!(slid["rooms"][&room]["timeline"][0]["event_id"], sent["event_id"]);
+    let path = format!("{}?pos={}", crate::sliding::PATH, text(&slid["pos"]));
+    act(&server, Method::POST, &path, body).await.ok();
+    let pusher = json!({
+        "kind": "http", "app_id": "a", "pushkey": "k", "app_display_name": "a",
+        "device_display_name": "d", "lang": "en",
+        "data": { "url": "https://push.example.org/_matrix/push/v1/notify" },
+    });
+    let answer = act(&server, Method::POST, "v3/pushers/set", pusher).await;
+    assert_eq!(answer.outcome(), (400, "M_MISSING_PARAM"));
 }

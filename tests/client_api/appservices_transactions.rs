@@ -212,3 +212,30 @@ async fn one_that_is_removed_is_sent_nothing() {
     second.wait("an event", |second| !second.events().is_empty()).await;
     assert!(bodies(&bridge).is_empty());
 }
+
+#[tokio::test]
+async fn presence_of_those_in_its_rooms_is_told() {
+    let bridge = Bridge::start().await;
+    let server = TestServer::with(|config| config.presence.enabled = true).await;
+    server.server.appservices.register(&registration(Some(&bridge.url))).await.unwrap();
+    let (alice, carol) = (server.client("alice").await, server.client("carol").await);
+    shared_room(&server, &alice).await;
+    carol.public_room().await;
+    let tells = async |client: &Client<'_>, status: &str| {
+        let path = format!("v3/presence/{}/status", client.id());
+        client.put(&path, json!({ "presence": "busy", "status_msg": status })).await.ok();
+        client.sync_with(None, "timeout=0&set_presence=online").await;
+    };
+    tells(&carol, "elsewhere").await;
+    tells(&alice, "in a meeting").await;
+    let of = |bridge: &Bridge, user: &str| -> Vec<Value> {
+        let events = bridge.ephemeral().into_iter();
+        events.filter(|event| event["type"] == "m.presence" && event["sender"] == user).collect()
+    };
+    let is_told = |bridge: &Bridge| {
+        let events = of(bridge, alice.id());
+        events.iter().any(|event| event["content"]["status_msg"] == "in a meeting")
+    };
+    bridge.wait("the presence", is_told).await;
+    assert_eq!(of(&bridge, carol.id()), Vec::<Value>::new());
+}

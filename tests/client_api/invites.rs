@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestServer, texts};
+use crate::{
+    harness::{Client, TestServer, texts},
+    sliding::{all_rooms, pos, slide},
+};
 
 async fn set(user: &Client<'_>, kind: &str, content: Value) {
     user.put(&format!("v3/user/{}/account_data/{kind}", user.id()), content).await.ok();
@@ -145,4 +148,37 @@ async fn who_knocks_is_let_in() {
     alice.set(&old, "m.room.join_rules", json!({ "join_rule": "knock" })).await;
     let answer = bob.post(&format!("v3/knock/{old}"), json!({})).await;
     assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn sliding_sync_holds_back_the_same_invites() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.create_room(json!({ "invite": [bob.id()] })).await;
+    let body = all_rooms(20);
+    let first = slide(&bob, None, &body).await;
+    assert!(first["rooms"][&room]["invite_state"].is_array());
+    let mut since = pos(&first);
+    for (kind, content, back) in [
+        (PERMISSION, json!({ "default_action": "block" }), json!({})),
+        (RULES, json!({ "ignored_users": [alice.id()] }), json!({})),
+        (
+            "m.ignored_user_list",
+            json!({ "ignored_users": { alice.id(): {} } }),
+            json!({ "ignored_users": {} }),
+        ),
+    ] {
+        set(&bob, kind, content).await;
+        let fresh = slide(&bob, None, &json!({ "conn_id": "other", "lists": body["lists"] })).await;
+        assert_eq!(fresh["lists"]["all_rooms"]["count"], 0, "{kind}");
+        assert!(fresh["rooms"].get(&room).is_none(), "{kind}");
+        let hidden = slide(&bob, Some(&since), &body).await;
+        assert_eq!(hidden["lists"]["all_rooms"]["count"], 0, "{kind}");
+        set(&bob, kind, back).await;
+        let again = slide(&bob, Some(&pos(&hidden)), &body).await;
+        assert!(again["rooms"][&room]["invite_state"].is_array(), "{kind}");
+        let quiet = slide(&bob, Some(&pos(&again)), &body).await;
+        assert!(quiet["rooms"].get(&room).is_none(), "{kind}: told once");
+        since = pos(&quiet);
+    }
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestServer};
+use crate::harness::{Client, PASSWORD, TestServer};
 
 async fn set(client: &Client<'_>, presence: &str, status: &str) {
     let path = format!("v3/presence/{}/status", client.id());
@@ -106,4 +106,31 @@ async fn presence_can_be_turned_off() {
     assert!(bob.sync(None).await.get("presence").is_none());
     let answer = bob.get(&format!("v3/presence/{}/status", alice.id())).await.ok();
     assert_eq!(answer["presence"], "offline");
+}
+
+#[tokio::test]
+async fn the_presence_of_an_account_ends_with_it() {
+    let server = TestServer::with(|config| config.presence.enabled = true).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let mut since = start(&bob).await;
+    alice.sync_with(None, "timeout=0&set_presence=online").await;
+    set(&alice, "busy", "secret").await;
+    told(&bob, &mut since, alice.id(), "org.matrix.msc3026.busy").await;
+    let auth = json!({ "type": "m.login.password", "password": PASSWORD,
+        "identifier": { "type": "m.id.user", "user": "alice" } });
+    alice.post("v3/account/deactivate", json!({ "auth": auth, "erase": true })).await.ok();
+    let event = told(&bob, &mut since, alice.id(), "offline").await;
+    assert!(event["content"].get("status_msg").is_none(), "{event}");
+    // Nobody is invited who cannot come.
+    for (path, body) in [
+        (format!("v3/rooms/{room}/invite"), json!({ "user_id": alice.id() })),
+        ("v3/createRoom".to_owned(), json!({ "invite": [alice.id()] })),
+    ] {
+        assert_eq!(bob.post(&path, body).await.outcome(), (403, "M_FORBIDDEN"), "{path}");
+    }
+    let path = format!("v3/rooms/{room}/state/m.room.member/{}", alice.id());
+    let answer = bob.put(&path, json!({ "membership": "invite" })).await;
+    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
 }

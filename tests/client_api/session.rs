@@ -340,3 +340,25 @@ async fn a_login_says_of_which_type_it_is() {
     let unknown = server.post("v3/login", json!({ "type": "org.example" })).send().await;
     assert_eq!(unknown.outcome(), (400, "M_UNKNOWN"));
 }
+
+#[tokio::test]
+async fn t72_polls_end_when_their_token_expires() {
+    let server = TestServer::new().await;
+    let session = refreshable(&server).await;
+    let token = session["access_token"].as_str().unwrap();
+    let since = server.get("v3/sync").token(token).send().await.ok();
+    let since = since["next_batch"].as_str().unwrap();
+    let body = crate::sliding::all_rooms(5);
+    let first = server.post(crate::sliding::PATH, body.clone()).token(token).send().await.ok();
+    let pos = first["pos"].as_str().unwrap();
+    server.pass(7 * 24 * 3_600 - 1);
+    let path = format!("{}?pos={pos}&timeout=60000", crate::sliding::PATH);
+    let (slid, synced) = tokio::join!(
+        server.post(&path, body).token(token).send(),
+        server.get(&format!("v3/sync?since={since}&timeout=60000")).token(token).send(),
+    );
+    for answer in [slid, synced] {
+        assert_eq!(answer.outcome(), (401, "M_UNKNOWN_TOKEN"));
+        assert_eq!(answer.body["soft_logout"], json!(true));
+    }
+}

@@ -105,3 +105,19 @@ async fn t89_the_limit_is_clamped_and_the_term_bounded() {
     let answer = alice.post("v3/user_directory/search", body).await;
     assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
 }
+
+#[tokio::test]
+async fn guests_and_the_locked_are_not_found() {
+    let server = TestServer::with(|config| config.registration.guests = true).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    server.server.users.set_admin(&alice.user.user_id, true).await.unwrap();
+    let guest = server.post("v3/register?kind=guest", json!({})).send().await.ok();
+    let guest = guest["user_id"].as_str().unwrap();
+    assert_eq!(found(&alice, guest).await, Vec::<String>::new());
+    assert_eq!(found(&alice, "bob").await, [bob.id()]);
+    let lock = format!("v1/admin/lock/{}", bob.id());
+    alice.put(&lock, json!({ "locked": true })).await.ok();
+    assert_eq!(found(&alice, "bob").await, Vec::<String>::new());
+    alice.put(&lock, json!({ "locked": false })).await.ok();
+    assert_eq!(found(&alice, "bob").await, [bob.id()]);
+}

@@ -12,12 +12,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::Bytes;
 use futures::Stream;
 use http::{
-    HeaderValue, Method, StatusCode,
+    Method, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
     request::Parts,
 };
@@ -25,7 +25,10 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::ClientApi;
+use super::{
+    ClientApi,
+    raw::{self, written_json},
+};
 use crate::{
     config::{ThumbnailMethod, ThumbnailSize},
     error::ApiError,
@@ -72,7 +75,7 @@ pub async fn create_mxc_uri(
     _request: RawRequest,
 ) -> Result<Response, ApiError> {
     refuse_guests(&auth)?;
-    app.limits.media_uploads.check(&auth.user_id)?;
+    app.limits_of(&auth).media_uploads.check(&auth.user_id)?;
     let promised = app.media.promise(&auth.user_id).await?;
     let uri = media::uri(&promised.key);
     Ok(json_answer(&json!({ "content_uri": uri, "unused_expires_at": promised.expires_ts })))
@@ -97,7 +100,7 @@ pub async fn get_media_preview(
     auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    app.limits.url_previews.check(&auth.user_id)?;
+    app.limits_of(&auth).url_previews.check(&auth.user_id)?;
     let url = parameter(&request.head, "url")
         .ok_or_else(|| ApiError::missing_param("The parameter `url` is missing"))?;
     let fields = app.media.preview(&url).await?;
@@ -246,7 +249,7 @@ fn refuse_guests(auth: &Requester) -> Result<(), ApiError> {
 
 fn check_upload(app: &ClientApi, auth: &Requester, request: &RawRequest) -> Result<(), ApiError> {
     refuse_guests(auth)?;
-    app.limits.media_uploads.check(&auth.user_id)?;
+    app.limits_of(auth).media_uploads.check(&auth.user_id)?;
     check_encoding(&request.head.headers)
 }
 
@@ -267,10 +270,7 @@ fn header(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
 
 /// A parameter of the query, the first of its name.
 fn parameter(head: &Parts, name: &str) -> Option<String> {
-    let query = head.uri.query()?;
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
+    raw::parameter(head.uri.query()?, name)
 }
 
 fn number(text: &str) -> Result<u64, ApiError> {
@@ -316,9 +316,7 @@ fn too_slow() -> ApiError {
 }
 
 fn json_answer(body: &Value) -> Response {
-    let mut response = body.to_string().into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    written_json(body.to_string())
 }
 
 /// Whether the body of an answer is not asked for.

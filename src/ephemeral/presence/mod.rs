@@ -8,6 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#presence>
 
+mod event;
 mod person;
 
 use std::{
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::Notify;
 
+pub use self::event::{PresenceEvent, TYPE};
 use self::person::Person;
 pub use self::person::PresenceState;
 use crate::{
@@ -191,6 +193,19 @@ impl Presence {
         batch.put(&PRESENCE, &user_id.to_string(), &Json(row));
         self.0.store.commit(batch, Durability::Buffered).await?;
         Ok(())
+    }
+
+    /// Forgets how a user is, whose account is no more: the others are told that the user is
+    /// offline. May be done again.
+    pub async fn forget(&self, user_id: &UserId) -> Result<(), ApiError> {
+        let mut batch = Batch::new();
+        batch.delete(&PRESENCE, &user_id.to_string());
+        self.0.store.commit(batch, Durability::Buffered).await?;
+        let user = self.0.interner.user(user_id);
+        if let Some(person) = self.0.known.lock().people.get_mut(&user) {
+            person.is_gone();
+        }
+        self.0.tell_one(user, false).await
     }
 
     /// How a user is.

@@ -131,6 +131,15 @@ impl Person {
         }
     }
 
+    /// The account is no more: neither devices nor what was chosen counts.
+    pub(super) fn is_gone(&mut self) {
+        self.devices.clear();
+        self.chosen = None;
+        self.status_msg = None;
+        self.active = None;
+        self.active_ts = 0;
+    }
+
     /// The user does something.
     pub(super) fn is_active(&mut self, (now, now_ts): (Duration, u64)) {
         self.active = Some(now);

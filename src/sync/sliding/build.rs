@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::ApiError,
     id::RoomNid,
-    rooms::Room,
+    rooms::{Room, preferences},
     storage::rows::Membership,
     sync::{
         room_table::News,
@@ -33,6 +33,8 @@ pub(super) struct Build<'a> {
     pub(super) direct: HashSet<RoomNid>,
     /// The number of the type `m.room.member`.
     pub(super) member_type: u64,
+    /// Whether the user changed from whom they want invites: then the client may have dropped some.
+    invites_changed: bool,
 }
 
 impl<'a> Build<'a> {
@@ -44,9 +46,11 @@ impl<'a> Build<'a> {
     ) -> Result<Self, ApiError> {
         let direct = lists::direct_rooms(&step)?;
         let member_type = step.interner().event_type("m.room.member");
+        let changed = preferences::invites_changed_at(step.reader, step.user_id)?;
+        let invites_changed = base.position.is_some_and(|told| changed > told);
         let mut delta = Delta::none(base, step.now);
         delta.wanted = Arc::clone(wanted);
-        Ok(Self { step, wanted, base, delta, direct, member_type })
+        Ok(Self { step, wanted, base, delta, direct, member_type, invites_changed })
     }
 
     /// The answer and what the client knows with it.
@@ -108,7 +112,8 @@ impl<'a> Build<'a> {
         let entry = &target.entry;
         let Some(told) = self.base.rooms.get(&entry.nid) else { return true };
         if entry.row.membership != Membership::Join {
-            return told.member != entry.row.event;
+            let is_invite = entry.row.membership == Membership::Invite;
+            return told.member != entry.row.event || is_invite && self.invites_changed;
         }
         told.kind != Kind::Joined
             || entry.positions.events > told.position

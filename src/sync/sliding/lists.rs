@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::ApiError,
     id::RoomNid,
+    rooms::preferences::{InviteDecision, InviteWishes},
     storage::{
         rows::{Membership, MembershipRow},
         schema::rooms::{CURRENT_STATE, CurrentStateKey},
@@ -113,10 +114,11 @@ impl RoomFacts {
 pub(super) fn entries(step: &Step<'_>, news: &News, base: &Base) -> Result<Vec<Entry>, ApiError> {
     let positions: HashMap<RoomNid, RoomPositions> = news.rooms.iter().copied().collect();
     let mut entries = Vec::with_capacity(news.memberships.len());
+    let mut wishes = None;
     for &(nid, row) in news.memberships.iter() {
         let is_listed = match row.membership {
             Membership::Join | Membership::Knock => true,
-            Membership::Invite => !is_ignored(step, nid, &row)?,
+            Membership::Invite => is_wanted(step, (nid, &row), &mut wishes)?,
             Membership::Leave | Membership::Ban => match base.rooms.get(&nid) {
                 Some(told) => !(row.forgotten && told.kind == Kind::Left),
                 None => row.was_joined && row.by_other && !row.forgotten,
@@ -135,13 +137,19 @@ pub(super) fn entries(step: &Step<'_>, news: &News, base: &Base) -> Result<Vec<E
     Ok(entries)
 }
 
-/// Whether the reader ignores who sent an invite.
-fn is_ignored(step: &Step<'_>, nid: RoomNid, row: &MembershipRow) -> Result<bool, ApiError> {
-    if step.ignored.is_empty() {
-        return Ok(false);
-    }
-    let Some(room) = step.sources.rooms.room_by_nid(step.reader, nid)? else { return Ok(true) };
-    Ok(step.ignored.contains(&step.event(&room, row.event)?.record.sender))
+/// Whether the reader wants an invite of who sent it. `wishes` are read with the first one.
+fn is_wanted(
+    step: &Step<'_>,
+    (nid, row): (RoomNid, &MembershipRow),
+    wishes: &mut Option<InviteWishes>,
+) -> Result<bool, ApiError> {
+    let wishes = match wishes {
+        Some(wishes) => wishes,
+        None => wishes.insert(InviteWishes::read(step.interner(), step.reader, step.user_id)?),
+    };
+    let Some(room) = step.sources.rooms.room_by_nid(step.reader, nid)? else { return Ok(false) };
+    let member = step.event(&room, row.event)?;
+    Ok(wishes.decide(member.pdu.sender()) == InviteDecision::Allow)
 }
 
 /// Sorts the rooms into the lists; gives how many are in each.

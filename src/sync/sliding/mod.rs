@@ -43,6 +43,7 @@ use crate::{
     error::ApiError,
     http::SessionId,
     rooms::render::{Detail, Form},
+    users::expired_token,
 };
 
 /// How long a client may wait at most.
@@ -124,6 +125,7 @@ impl Sync {
         // The first look must find what the client newly wants.
         let mut since = base.position.filter(|_| base.wanted == asked.wanted);
         let mut last = None;
+        let session_end = self.session_end(&caller.session);
         loop {
             changes.borrow_and_update();
             self.check_session(&caller.user_id, &caller.session).await?;
@@ -161,6 +163,7 @@ impl Sync {
                 () = poll.ended() => return over(last, now),
                 () = asked.opened.ended() => return over(last, now),
                 _ = stopped.changed() => {}
+                () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
             }
         }
     }

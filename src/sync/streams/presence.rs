@@ -3,34 +3,12 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#presence>
 
 use kv::Position;
-use ruma::UserId;
-use serde::Serialize;
 
 use super::{ClientEvent, Step};
 use crate::{
-    ephemeral::presence::UserPresence, error::ApiError, id::RoomNid, storage::rows::Membership,
+    ephemeral::presence::TYPE, error::ApiError, id::RoomNid, storage::rows::Membership,
     sync::room_table::News,
 };
-
-const TYPE: &str = "m.presence";
-
-#[derive(Serialize)]
-struct Event<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    sender: &'a UserId,
-    content: Content<'a>,
-}
-
-#[derive(Serialize)]
-struct Content<'a> {
-    presence: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_active_ago: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_msg: Option<&'a str>,
-    currently_active: bool,
-}
 
 /// The presence that changed since then (`None`: of all who are there), and of all who are there in
 /// rooms that are new to the client.
@@ -66,20 +44,6 @@ pub(crate) fn read(
     if let Some(limit) = filter.limit() {
         told.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
-    told.iter().map(event).collect()
-}
-
-fn event(person: &UserPresence) -> Result<ClientEvent, ApiError> {
-    let ago = person.last_active_ago.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
-    let event = Event {
-        kind: TYPE,
-        sender: &person.user_id,
-        content: Content {
-            presence: person.state.name(),
-            last_active_ago: ago,
-            status_msg: person.status_msg.as_deref(),
-            currently_active: person.currently_active,
-        },
-    };
-    serde_json::value::to_raw_value(&event).map_err(ApiError::internal)
+    let rendered = told.iter().map(|person| serde_json::value::to_raw_value(&person.event()));
+    rendered.map(|event| event.map_err(ApiError::internal)).collect()
 }
