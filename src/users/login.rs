@@ -117,13 +117,22 @@ impl Login {
         password: &str,
     ) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
         let Some(user_id) = self.user_of(name).await? else {
-            // Takes as long as a wrong password.
-            self.0.accounts.verify_password(None, password).await?;
+            self.fail_unknown(name, password).await?;
             return Err(wrong());
         };
         self.0.by_account.check(&user_id)?;
         let account = self.verified(&user_id, password).await?.ok_or_else(wrong)?;
         Ok((user_id, Some(account)))
+    }
+
+    /// Takes as long as a wrong password, and is refused after as many tries: else an address that
+    /// nobody has could be told from one that somebody has.
+    async fn fail_unknown(&self, name: &LoginName, password: &str) -> Result<(), ApiError> {
+        let (LoginName::Id(name) | LoginName::Email(name)) = name;
+        self.0.by_account.check(name)?;
+        self.0.failed.peek(name)?;
+        self.0.accounts.verify_password(None, password).await?;
+        self.0.failed.check(name)
     }
 
     async fn by_token(&self, token: &str) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
