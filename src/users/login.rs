@@ -136,12 +136,12 @@ impl Login {
     }
 
     async fn by_token(&self, token: &str) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
-        let user_id = self.0.grants.use_login_token(token).await?;
-        let user_id = user_id.ok_or_else(|| {
+        let used = self.0.grants.use_login_token(token).await?;
+        let (user_id, account) = used.ok_or_else(|| {
             ApiError::forbidden("The login token is wrong, used up or has expired")
         })?;
         self.0.by_account.check(&user_id)?;
-        Ok((user_id, None))
+        Ok((user_id, Some(account)))
     }
 
     /// The user that a login names, who may or may not exist.

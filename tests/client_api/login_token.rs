@@ -90,3 +90,18 @@ async fn there_is_no_single_sign_on_and_no_oauth() {
     let answer = server.get("v1/auth_metadata").send().await;
     assert_eq!(answer.outcome(), (404, "M_UNRECOGNIZED"));
 }
+
+#[tokio::test]
+async fn t73_a_login_token_ends_with_the_password() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    let token = get_token(&server, &alice, "alice").await;
+    let change = |auth: Value| {
+        let body = json!({ "new_password": "brand new", "logout_devices": false, "auth": auth });
+        server.post("v3/account/password", body).token(&alice.token).send()
+    };
+    let challenge = change(Value::Null).await;
+    let session = challenge.body["session"].as_str().unwrap();
+    change(password_stage("alice", PASSWORD, session)).await.ok();
+    assert_eq!(login(&server, &token, None).await.outcome(), (403, "M_FORBIDDEN"));
+}
