@@ -14,7 +14,7 @@ use kv::{Batch, Direction, Durability, Reader};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Lane, Parts, ephemeral};
+use super::{Lane, Parts, ephemeral, is_unavailable};
 use crate::{
     error::ApiError,
     id::RoomNid,
@@ -59,14 +59,19 @@ struct Draft {
     ephemeral: Vec<Value>,
 }
 
-/// The transaction that is on its way, or a new one. `None`: nothing waits.
-pub(super) async fn next(parts: &Parts, lane: &Lane) -> Result<Option<Transaction>, ApiError> {
+/// The transaction that is on its way, or a new one. `None`: nothing waits. With `skips`, what
+/// cannot be read is left out: else one bad row would stop all that waits for ever.
+pub(super) async fn next(
+    parts: &Parts,
+    lane: &Lane,
+    skips: bool,
+) -> Result<Option<Transaction>, ApiError> {
     if let Some(known) = stored(parts, lane).await? {
         return Ok(Some(known));
     }
     loop {
         let typing = take_typing(lane);
-        let draft = draft(parts, lane, typing.clone()).await;
+        let draft = draft(parts, lane, typing.clone(), skips).await;
         let draft = draft.inspect_err(|_| lane.typing.lock().extend(typing))?;
         if draft.taken.is_empty() && draft.ephemeral.is_empty() {
             return Ok(None);
@@ -112,7 +117,12 @@ fn take_typing(lane: &Lane) -> BTreeSet<RoomNid> {
     taken
 }
 
-async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<Draft, ApiError> {
+async fn draft(
+    parts: &Parts,
+    lane: &Lane,
+    typing: BTreeSet<RoomNid>,
+    skips: bool,
+) -> Result<Draft, ApiError> {
     let (all, id) = (parts.clone(), lane.appservice.id.to_string());
     let read = parts.store().read(move |reader| {
         let range = APPSERVICE_OUTBOX.prefix(&id);
@@ -123,10 +133,20 @@ async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<
             if bytes >= EVENTS_BYTES_MAX {
                 break;
             }
-            bytes += draft.add(&all, reader, key, row)?;
+            let skipped = (key.clone(), row);
+            match draft.add(&all, reader, key, row) {
+                Ok(added) => bytes += added,
+                Err(error) if skips && !is_unavailable(&error) => draft.skip(&error, skipped),
+                Err(error) => return Err(error),
+            }
         }
         for room in &typing {
-            draft.ephemeral.extend(ephemeral::typing(&all, reader, *room)?);
+            match ephemeral::typing(&all, reader, *room) {
+                Ok(typing) => draft.ephemeral.extend(typing),
+                // Who types is soon told again.
+                Err(error) if skips && !is_unavailable(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok::<_, ApiError>(draft)
     });
@@ -134,6 +154,19 @@ async fn draft(parts: &Parts, lane: &Lane, typing: BTreeSet<RoomNid>) -> Result<
 }
 
 impl Draft {
+    /// Takes what cannot be read out of the outbox.
+    fn skip(&mut self, error: &ApiError, (key, row): (AppserviceQueueKey, QueuedRow)) {
+        let (room, event) = match row {
+            QueuedRow::Event(room, event) => (room.0, Some(event.0)),
+            QueuedRow::Receipt(room) => (room.0, None),
+        };
+        tracing::error!(
+            appservice = key.appservice, room, event, %error, cause = ?error.source,
+            "an application service is not told of what cannot be read"
+        );
+        self.taken.push(key);
+    }
+
     /// Takes something out of the outbox; gives its size. What is no more is taken all the same.
     fn add(
         &mut self,
