@@ -3,8 +3,9 @@
 //! A name with one forbidden address is refused as a whole: whoever mixes them wants us to try. The
 //! connection is made to the addresses that were checked here; the name is not looked up again.
 //!
-//! A look-up occupies a thread of the pool that reads of the store need too, for as long as the name
-//! server likes: so few run at once, and the others wait until the call that needs them gives up.
+//! A look-up occupies a thread of the pool that reads of the store need too, for as long as the
+//! name server likes: so few run at once, and the others wait until the call that needs them gives
+//! up.
 
 use std::{
     io,

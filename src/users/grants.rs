@@ -65,8 +65,8 @@ impl Grants {
         self.issue(&LOGIN_TOKENS, LOGIN_PREFIX, row, LOGIN_TOKEN_LIFETIME).await
     }
 
-    /// Uses up a login token; gives whose it was, with the account that it is good for. `None`: it is
-    /// not good (any more).
+    /// Uses up a login token; gives whose it was, with the account that it is good for. `None`: it
+    /// is not good (any more).
     pub async fn use_login_token(
         &self,
         text: &str,
