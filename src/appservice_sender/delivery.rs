@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use http::Method;
 
 use super::{
-    Lane, Parts, purge,
+    FAILURES_BEFORE_SKIPPING, Lane, Parts, is_unavailable, purge,
     transaction::{self, Transaction},
 };
 use crate::{appservices::Body, error::ApiError};
@@ -36,8 +36,14 @@ pub(super) async fn run(parts: Parts, lane: Arc<Lane>) {
 
 async fn send_all(parts: &Parts, lane: &Lane) {
     let mut pause = PAUSE_MIN;
+    let mut failures = 0_u32;
     loop {
-        match step(parts, lane).await {
+        let result = step(parts, lane, failures >= FAILURES_BEFORE_SKIPPING).await;
+        match &result {
+            Ok(_) => failures = 0,
+            Err(error) => failures = failures.saturating_add(u32::from(!is_unavailable(error))),
+        }
+        match result {
             Ok(Outcome::Nothing) => {
                 pause = PAUSE_MIN;
                 lane.queued.notified().await;
@@ -67,8 +73,8 @@ enum Outcome {
     Failed(String),
 }
 
-async fn step(parts: &Parts, lane: &Lane) -> Result<Outcome, ApiError> {
-    let Some(transaction) = transaction::next(parts, lane).await? else {
+async fn step(parts: &Parts, lane: &Lane, skips: bool) -> Result<Outcome, ApiError> {
+    let Some(transaction) = transaction::next(parts, lane, skips).await? else {
         return Ok(Outcome::Nothing);
     };
     match send(parts, lane, transaction).await {

@@ -12,8 +12,9 @@ use ruma::OwnedUserId;
 use tokio::sync::watch;
 
 use super::{
-    Lanes, Parts,
+    FAILURES_BEFORE_SKIPPING, Lanes, Parts,
     interest::{Interests, Set},
+    is_unavailable,
 };
 use crate::{
     error::ApiError,
@@ -51,6 +52,8 @@ pub(super) struct Follower {
     state: State,
     /// The cursor on disk.
     written: Position,
+    /// How often in a row something could not be read, not counting while the store is unavailable.
+    failures: u32,
 }
 
 /// What one look at commits led to.
@@ -67,14 +70,16 @@ struct State {
     interests: Interests,
     /// Up to where presence was looked at.
     presence_at: Position,
+    /// Whether what cannot be read is left out: else one bad row would stop all for ever.
+    skips: bool,
 }
 
 impl Follower {
     pub(super) fn new(parts: Parts, lanes: Lanes) -> Self {
         let interests = Interests::new(parts.appservices.registry());
         let presence_at = parts.store().position();
-        let state = State { parts: parts.clone(), interests, presence_at };
-        Self { parts, lanes, state, written: Position::ZERO }
+        let state = State { parts: parts.clone(), interests, presence_atskips: false };
+        Self { parts, lanes, state, written: Position::ZERO, failures: 0 }
     }
 
     pub(super) async fn run(
@@ -115,8 +120,9 @@ impl Follower {
         self.lanes.follow(&registry);
     }
 
-    async fn pause(&self, error: &ApiError) {
+    async fn pause(&mut self, error: &ApiError) {
         tracing::error!(%error, cause = ?error.source, "application services: the store failed");
+        self.failures += u32::from(!is_unavailable(error));
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
 
@@ -140,6 +146,7 @@ impl Follower {
         }
         self.write(Found::default(), now).await?;
         self.lanes.follow(&registry);
+        self.failures = 0;
         Ok(now)
     }
 
@@ -169,7 +176,10 @@ impl Follower {
                 Err(error) => Err(error),
             };
             match taken {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.failures = 0;
+                    return;
+                }
                 Err(error) => self.pause(&error).await,
             }
         }
@@ -182,8 +192,9 @@ impl Follower {
     ) -> Result<T, ApiError> {
         let parts = self.parts.clone();
         let interests = Interests::new(parts.appservices.registry());
-        let fresh = State { interests, parts, presence_at: self.state.presence_at };
+        let fresh = State { interests, parts, presence_at: self.state.presence_atskips: false };
         let mut state = std::mem::replace(&mut self.state, fresh);
+        state.skips = self.failures >= FAILURES_BEFORE_SKIPPING;
         let task = tokio::task::spawn_blocking(move || {
             let store = state.parts.store().clone();
             let result = step(&mut state, &store.reader());
@@ -260,12 +271,14 @@ impl State {
                 commit.topics.iter().any(|topic| topic.space == topic::USER_MEMBERSHIPS);
             for topic in commit.topics.iter() {
                 let room = RoomNid(topic.id);
-                match topic.space {
-                    topic::ROOM_ALIASES => self.interests.forget(room),
+                let looked = match topic.space {
+                    topic::ROOM_ALIASES => {
+                        self.interests.forget(room);
+                        Ok(())
+                    }
                     // Nobody cares for the room, and no user of this server came or went.
                     topic::ROOM_EVENTS
-                        if self.interests.remembered(room) == Some(0) && !changes_members => {}
-                    topic::ROOM_EVENTS => self.events(reader, room, commit, &mut found)?,
+                        if self.interests.remembered(room) == Some(0) && !changes_members =>
                     topic::ROOM_RECEIPTS => self.receipts(reader, room, commit, &mut found)?,
                     topic::ROOM_PRESENCE => {
                         let set = self.ephemeral_interest(reader, room, commit.first)?;
@@ -274,13 +287,14 @@ impl State {
                         }
                     }
                     topic::ROOM_TYPING => {
-                        let set = self.ephemeral_interest(reader, room, commit.first)?;
-                        if set != 0 {
-                            found.typing.push((set, room));
-                        }
+                        Ok(())
                     }
-                    _ => {}
-                }
+                    topic::ROOM_EVENTS => self.events(reader, room, commit, &mut found),
+                    topic::ROOM_RECEIPTS => self.receipts(reader, room, commit, &mut found),
+                    topic::ROOM_TYPING => self.typing(reader, room, commit, &mut found),
+                    _ => Ok(()),
+                };
+                self.skip_unreadable(looked, (room, None))?;
             }
         }
         let until = commits.iter().map(|commit| commit.last).max().unwrap_or_default();
@@ -311,6 +325,39 @@ impl State {
         told
     }
 
+    /// Leaves out what cannot be read, where that is what stops all.
+    fn skip_unreadable(
+        &self,
+        looked: Result<(), ApiError>,
+        (room, event): (RoomNid, Option<EventNid>),
+    ) -> Result<(), ApiError> {
+        match looked {
+            Err(error) if self.skips && !is_unavailable(&error) => {
+                let event = event.map(|event| event.0);
+                tracing::error!(
+                    room = room.0, event, %error, cause = ?error.source,
+                    "no application service is told of what cannot be read"
+                );
+                Ok(())
+            }
+            looked => looked,
+        }
+    }
+
+    fn typing(
+        &mut self,
+        reader: &Reader<'_>,
+        room: RoomNid,
+        commit: &Commit,
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
+        let set = self.ephemeral_interest(reader, room, commit.first)?;
+        if set != 0 {
+            found.typing.push((set, room));
+        }
+        Ok(())
+    }
+
     fn events(
         &mut self,
         reader: &Reader<'_>,
@@ -324,7 +371,8 @@ impl State {
             Bound::Included(TimelinePosition::live(commit.last)),
         );
         for (place, entry) in entries(reader, nid, range, Direction::Forward, usize::MAX)? {
-            self.event(reader, &room, (place.position, entry), found)?;
+            let looked = self.event(reader, &room, (place.position, entry), found);
+            self.skip_unreadable(looked, (nid, Some(entry.event)))?;
         }
         Ok(())
     }
@@ -436,10 +484,13 @@ impl State {
             missed.extend(found.into_iter().map(|(place, entry)| (place.position, (room, entry))));
         }
         let mut found = Found::default();
-        for (position, (room, entry)) in missed.range(..=end) {
-            if let Some(room) = self.parts.rooms.room_by_nid(reader, *room)? {
-                self.event(reader, &room, (*position, *entry), &mut found)?;
-            }
+        for (position, (nid, entry)) in missed.range(..=end) {
+            let looked = match self.parts.rooms.room_by_nid(reader, *nid) {
+                Ok(Some(room)) => self.event(reader, &room, (*position, *entry), &mut found),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            self.skip_unreadable(looked, (*nid, Some(entry.event)))?;
         }
         Ok((found, end))
     }

@@ -32,11 +32,21 @@ use self::follower::Follower;
 use crate::{
     appservices::{Appservice, Appservices, Registry},
     ephemeral::{Presence, Typing},
+ephemeral::Typing,
+    error::ApiError,
     id::RoomNid,
     rooms::Rooms,
     storage::schema::appservices::{APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS},
     tasks::{Stop, Tasks},
 };
+
+/// How often in a row something fails before what cannot be read is skipped.
+const FAILURES_BEFORE_SKIPPING: u32 = 3;
+
+/// Whether trying again is all there is to do.
+fn is_unavailable(error: &ApiError) -> bool {
+    error.status == http::StatusCode::SERVICE_UNAVAILABLE
+}
 
 /// What it is built from.
 #[derive(Clone, Debug)]

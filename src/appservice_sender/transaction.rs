@@ -16,7 +16,7 @@ use ruma::OwnedUserId;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Lane, Parts, ephemeral};
+use super::{Lane, Parts, ephemeral, is_unavailable};
 use crate::{
     error::ApiError,
     id::RoomNid,
@@ -63,15 +63,20 @@ struct Draft {
     ephemeral: Vec<Value>,
 }
 
-/// The transaction that is on its way, or a new one. `None`: nothing waits.
-pub(super) async fn next(parts: &Parts, lane: &Lane) -> Result<Option<Transaction>, ApiError> {
+/// The transaction that is on its way, or a new one. `None`: nothing waits. With `skips`, what
+/// cannot be read is left out: else one bad row would stop all that waits for ever.
+pub(super) async fn next(
+    parts: &Parts,
+    lane: &Lane,
+    skips: bool,
+) -> Result<Option<Transaction>, ApiError> {
     if let Some(known) = stored(parts, lane).await? {
         return Ok(Some(known));
     }
     loop {
         let typing = take(&lane.typing, TYPING_MAX);
         let present = take(&lane.presence, PRESENCE_MAX);
-        let draft = draft(parts, lane, (typing.clone(), present.clone())).await;
+        let draft = draft(parts, lane, (typing.clone(), present.clone())skips).await;
         let draft = draft.inspect_err(|_| {
             lane.typing.lock().extend(typing);
             lane.presence.lock().extend(present);
@@ -124,7 +129,9 @@ fn take<T: Clone + Ord>(waiting: &Mutex<BTreeSet<T>>, most: usize) -> BTreeSet<T
 async fn draft(
     parts: &Parts,
     lane: &Lane,
-    (typing, present): (BTreeSet<RoomNid>, BTreeSet<OwnedUserId>),
+    (typing, present)typing: (BTreeSet<RoomNid>, BTreeSet<OwnedUserId>),
+
+    skips: bool,
 ) -> Result<Draft, ApiError> {
     let present = ephemeral::presence(parts, &present).await?;
     let (all, id) = (parts.clone(), lane.appservice.id.to_string());
@@ -137,10 +144,20 @@ async fn draft(
             if bytes >= EVENTS_BYTES_MAX {
                 break;
             }
-            bytes += draft.add(&all, reader, key, row)?;
+            let skipped = (key.clone(), row);
+            match draft.add(&all, reader, key, row) {
+                Ok(added) => bytes += added,
+                Err(error) if skips && !is_unavailable(&error) => draft.skip(&error, skipped),
+                Err(error) => return Err(error),
+            }
         }
         for room in &typing {
-            draft.ephemeral.extend(ephemeral::typing(&all, reader, *room)?);
+            match ephemeral::typing(&all, reader, *room) {
+                Ok(typing) => draft.ephemeral.extend(typing),
+                // Who types is soon told again.
+                Err(error) if skips && !is_unavailable(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         draft.ephemeral.extend_from_slice(&present);
         Ok::<_, ApiError>(draft)
@@ -149,6 +166,19 @@ async fn draft(
 }
 
 impl Draft {
+    /// Takes what cannot be read out of the outbox.
+    fn skip(&mut self, error: &ApiError, (key, row): (AppserviceQueueKey, QueuedRow)) {
+        let (room, event) = match row {
+            QueuedRow::Event(room, event) => (room.0, Some(event.0)),
+            QueuedRow::Receipt(room) => (room.0, None),
+        };
+        tracing::error!(
+            appservice = key.appservice, room, event, %error, cause = ?error.source,
+            "an application service is not told of what cannot be read"
+        );
+        self.taken.push(key);
+    }
+
     /// Takes something out of the outbox; gives its size. What is no more is taken all the same.
     fn add(
         &mut self,

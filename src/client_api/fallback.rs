@@ -133,9 +133,15 @@ async fn send_mail(
     email: &str,
     client: ClientAddress,
 ) -> Result<Response, ApiError> {
+    let purpose = app.users.uiaa().email_purpose(session);
+    let purpose =
+        purpose.ok_or_else(|| ApiError::not_found("The session has ended; begin again"))?;
+    if purpose == EmailPurpose::Register {
+        app.users.registration().check_allowed(client, false)?;
+    }
     let client_secret = secret::random_name(32);
     let request = EmailRequest {
-        purpose: EmailPurpose::Register,
+        purpose,
         client_secret: client_secret.clone(),
         address: email.to_owned(),
         send_attempt: 1,

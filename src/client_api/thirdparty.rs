@@ -1,13 +1,13 @@
 //! Networks behind bridges: what the application services say of theirs.
 //!
-//! All whose registration names the protocol are asked at once; one that does not answer in time
-//! is left out.
+//! All whose registration names the protocol are asked at once, each a few things at a time; one that
+//! does not answer in time is left out.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#third-party-networks>
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use ruma::{
     api::client::thirdparty::{
         get_location_for_protocol, get_location_for_room_alias, get_protocol, get_protocols,
@@ -24,6 +24,9 @@ use crate::{
     http::Requester,
 };
 
+/// How many questions one application service is asked at once: more than it may be asked are not
+/// asked at all.
+const QUESTIONS_AT_ONCE: usize = 4;
 /// How many results one look-up answers.
 const RESULTS_MAX: usize = 1000;
 
@@ -35,11 +38,14 @@ pub(super) async fn get_protocols(
     _request: get_protocols::v3::Request,
 ) -> Result<get_protocols::v3::Response, ApiError> {
     let registry = app.appservices.registry();
-    let questions = registry.all().iter().flat_map(|appservice| {
-        appservice.row.protocols.iter().map(|protocol| ask_protocol(&app, appservice, protocol))
+    let of_each = registry.all().iter().map(|appservice| {
+        let protocols = appservice.row.protocols.iter();
+        let questions: Vec<_> =
+            protocols.map(|protocol| ask_protocol(&app, appservice, protocol)).collect();
+        stream::iter(questions).buffered(QUESTIONS_AT_ONCE).collect::<Vec<_>>()
     });
     let mut protocols: BTreeMap<String, Protocol> = BTreeMap::new();
-    for (name, answer) in join_all(questions).await.into_iter().flatten() {
+    for (name, answer) in join_all(of_each).await.into_iter().flatten().flatten() {
         merge(&mut protocols, name, answer);
     }
     Ok(get_protocols::v3::Response::new(protocols))

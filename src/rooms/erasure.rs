@@ -2,7 +2,7 @@
 //!
 //! Whoever was in the room when an event was sent, or has been in it since before the erasure, sees
 //! it as it was; others see it as if it were redacted. Only timelines: the state of a room is what it
-//! is. Asked by `render`.
+//! is. Asked by `render` and by the search.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
@@ -21,18 +21,25 @@ pub(super) fn for_reader(
     viewer: &mut Viewer,
     event: &StoredEvent,
 ) -> Result<Option<StoredEvent>, ApiError> {
+    let hides = hides(reader, viewer, event)?;
+    hides.then(|| without_content(viewer, event)).transpose()
+}
+
+/// Whether the reader must not see the content of an event (any more).
+pub fn hides(
+    reader: &Reader<'_>,
+    viewer: &mut Viewer,
+    event: &StoredEvent,
+) -> Result<bool, ApiError> {
     let sender = event.pdu.sender();
     if sender == viewer.user_id() || !viewer.may_be_erased(reader, sender)? {
-        return Ok(None);
+        return Ok(false);
     }
-    let Some(erased) = reader.get(&ERASED_USERS, &sender.to_string())? else { return Ok(None) };
+    let Some(erased) = reader.get(&ERASED_USERS, &sender.to_string())? else { return Ok(false) };
     let is_older_member = viewer
         .membership()
         .is_some_and(|row| row.membership == Membership::Join && row.position < erased.position);
-    if is_older_member || viewer.membership_at(reader, event)? == Membership::Join {
-        return Ok(None);
-    }
-    without_content(viewer, event).map(Some)
+    Ok(!is_older_member && viewer.membership_at(reader, event)? != Membership::Join)
 }
 
 fn without_content(viewer: &Viewer, event: &StoredEvent) -> Result<StoredEvent, ApiError> {

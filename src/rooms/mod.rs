@@ -14,7 +14,7 @@ pub mod compose;
 pub mod create;
 pub mod directory;
 mod draft;
-mod erasure;
+pub mod erasure;
 pub mod event;
 pub mod fields;
 pub mod filter;
@@ -288,6 +288,22 @@ impl Rooms {
         if let Some(event) = self.0.events.get(&key) {
             return Ok(Some(event));
         }
+        let stored = self.event_uncached(reader, room, event)?;
+        if let Some(stored) = &stored {
+            self.cache_event(room.nid, stored.clone(), reader.position());
+        }
+        Ok(stored)
+    }
+
+    /// An event as this view of the store has it. The cache learns of a redaction a moment after
+    /// the store does: so whoever keeps what an event says asks here.
+    pub fn event_uncached(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event: EventNid,
+    ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+        let key = EventKey { room: room.nid, event };
         let Some(record) = reader.get(&EVENT_RECORDS, &key)? else {
             return Ok(None);
         };
@@ -298,9 +314,7 @@ impl Rooms {
         let pdu = Pdu::parse(json.0, event_id, room.id.clone(), &room.rules)
             .map_err(|error| corrupt("events", event, &error.to_string()))?
             .with_flags(record.flags);
-        let stored = Arc::new(StoredEvent { nid: event, record, pdu });
-        self.cache_event(room.nid, stored.clone(), reader.position());
-        Ok(Some(stored))
+        Ok(Some(Arc::new(StoredEvent { nid: event, record, pdu })))
     }
 
     /// An event that something stored refers to: its absence is a defect of the store.

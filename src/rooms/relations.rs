@@ -23,6 +23,7 @@ use serde::Deserialize;
 use super::{Pdu, Room, Rooms, StoredEvent, event::hash_of_event_id};
 use crate::{
     error::ApiError,
+    id::EventNid,
     storage::{
         rows::{EventFlags, RelationKind, RelationRow, TimelinePosition},
         schema::rooms::{RELATIONS, RelationKey},
@@ -147,6 +148,16 @@ pub fn newest_edit(
     reader: &Reader<'_>,
     room: &Room,
     original: &StoredEvent,
+    admits: impl FnMut(&StoredEvent) -> Result<bool, ApiError>,
+) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+    newest_edit_of(reader, (room, original), |event| rooms.event(reader, room, event), admits)
+}
+
+/// The same of the events that `load` gives.
+pub fn newest_edit_of(
+    reader: &Reader<'_>,
+    (room, original): (&Room, &StoredEvent),
+    load: impl Fn(EventNid) -> Result<Option<Arc<StoredEvent>>, ApiError>,
     mut admits: impl FnMut(&StoredEvent) -> Result<bool, ApiError>,
 ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
     let kind = RelationKind::Replacement as u8;
@@ -157,7 +168,7 @@ pub fn newest_edit(
         if row.sender != original.record.sender || row.event_type != original.record.event_type {
             continue;
         }
-        let Some(edit) = rooms.event(reader, room, row.event)? else { continue };
+        let Some(edit) = load(row.event)? else { continue };
         let is_newest = newest.as_ref().is_none_or(|newest| age_of(&edit) > age_of(newest));
         if is_newest && is_edit(original, &edit) && admits(&edit)? {
             newest = Some(edit);

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::ApiError,
-    id::Interner,
-    rooms::{Room, Rooms, StoredEvent, relations::newest_edit},
+    id::{EventNid, Interner},
+    rooms::{Room, StoredEvent, relations::newest_edit_of},
     storage::rows::EventFlags,
 };
 
@@ -70,12 +70,12 @@ pub(super) struct Text {
     pub(super) edit: Option<Arc<StoredEvent>>,
 }
 
-/// What an event says now. `None`: nothing that can be found.
+/// What an event says now, by the edits that `load` gives. `None`: nothing that can be found.
 pub(super) fn text_now(
-    rooms: &Rooms,
     reader: &Reader<'_>,
     room: &Room,
     (event, kind): (&StoredEvent, Kind),
+    load: impl Fn(EventNid) -> Result<Option<Arc<StoredEvent>>, ApiError>,
 ) -> Result<Option<Text>, ApiError> {
     if event.record.flags.has(EventFlags::REDACTED) {
         return Ok(None);
@@ -89,7 +89,7 @@ pub(super) fn text_now(
         return Ok(None);
     }
     let sender = event.pdu.sender();
-    let edit = newest_edit(rooms, reader, room, event, |edit| Ok(counts(edit, sender)))?;
+    let edit = newest_edit_of(reader, (room, event), load, |edit| Ok(counts(edit, sender)))?;
     if let Some(edit) = edit {
         let text = new_body(&edit);
         return Ok(text.map(|text| Text { text, edit: Some(edit) }));

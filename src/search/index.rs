@@ -3,11 +3,13 @@
 //! A step goes on where the room's row says, takes some entries of the timeline, brings each
 //! document they touch up to date, and commits all of it with the new place. Each document is
 //! compared with what stands in the index for it: so an edit takes the words of the text before it
-//! out, and a redaction takes all of them (attack case T47).
+//! out, and a redaction takes all of them (attack case T47). What may be redacted is read from the
+//! store, for the cache may not know of it yet.
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use kv::{Batch, Direction, Position, Reader};
+use ruma::EventId;
 
 use super::{
     Inner,
@@ -16,7 +18,7 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    id::RoomNid,
+    id::{EventNid, RoomNid},
     rooms::{Room, Rooms, StoredEvent, timeline},
     storage::{
         rows::{TimelineEntry, TimelinePosition},
@@ -114,7 +116,7 @@ impl<'a> Writer<'a> {
         }
         match target_of_edit(&event) {
             Some(target) => {
-                let target = self.rooms.event_by_id(self.reader, self.room, &target)?;
+                let target = self.event_by_id(&target)?;
                 match target {
                     Some(target) if counts(&event, target.pdu.sender()) => {
                         self.edit(position, &target)
@@ -138,9 +140,7 @@ impl<'a> Writer<'a> {
 
     fn redact(&mut self, redaction: &StoredEvent) -> Result<(), ApiError> {
         let Some(target) = redaction.pdu.redacts() else { return Ok(()) };
-        let Some(target) = self.rooms.event_by_id(self.reader, self.room, target)? else {
-            return Ok(());
-        };
+        let Some(target) = self.event_by_id(target)? else { return Ok(()) };
         let place = target.record.position;
         if place.line != 1 {
             return Ok(());
@@ -156,10 +156,19 @@ impl<'a> Writer<'a> {
             let entry =
                 timeline::entries(self.reader, self.room.nid, bounds, Direction::Forward, 1)?;
             let Some((_, entry)) = entry.first() else { return Ok(()) };
-            let event = self.rooms.event(self.reader, self.room, entry.event)?;
+            let event = self.event(entry.event)?;
             return event.map_or(Ok(()), |event| self.refresh(original, &event));
         }
         self.refresh(place.position, &target)
+    }
+
+    fn event(&self, event: EventNid) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+        self.rooms.event_uncached(self.reader, self.room, event)
+    }
+
+    fn event_by_id(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+        let event = self.rooms.event_nid(self.reader, self.room, event_id)?;
+        event.map_or(Ok(None), |event| self.event(event))
     }
 
     /// Makes the index say of a document what the document says now.
@@ -169,7 +178,8 @@ impl<'a> Writer<'a> {
             Some(DocumentRow::Text { terms, .. }) => Some(terms),
             _ => None,
         };
-        let text = text_now(self.rooms, self.reader, self.room, (event, kind))?;
+        let load = |event| self.event(event);
+        let text = text_now(self.reader, self.room, (event, kind), load)?;
         let mut terms = Vec::new();
         if let Some(text) = &text {
             let found = self.search.analyzer.terms(&text.text);

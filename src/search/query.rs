@@ -29,7 +29,7 @@ use super::{
 use crate::{
     error::ApiError,
     id::{RoomNid, UserNid},
-    rooms::{Room, StoredEvent, filter::Filter, history::Asker, visibility::Viewer},
+    rooms::{Room, StoredEvent, erasure, filter::Filter, history::Asker, visibility::Viewer},
     storage::{
         rows::{Membership, TimelinePosition},
         schema::rooms::{MEMBERSHIPS, TIMELINE, TimelineKey},
@@ -391,16 +391,15 @@ impl<'a> Run<'a> {
         let Some(event) = search.rooms.event(reader, room, entry.event)? else {
             return Ok(None);
         };
-        if (admitted.is_none() && !query.filter.admits(&event))
-            || !viewer.may_see(reader, &event)?
-        {
+        if (admitted.is_none() && !query.filter.admits(&event)) || !shows(reader, viewer, &event)? {
             return Ok(None);
         }
-        let Some(text) = text_now(&search.rooms, reader, room, (&event, kind))? else {
+        let load = |event| search.rooms.event(reader, room, event);
+        let Some(text) = text_now(reader, room, (&event, kind), load)? else {
             return Ok(None);
         };
         if let Some(edit) = &text.edit
-            && !viewer.may_see(reader, edit)?
+            && !shows(reader, viewer, edit)?
         {
             return Ok(None);
         }
@@ -464,6 +463,11 @@ impl<'a> Run<'a> {
         words.truncate(HIGHLIGHTS_MAX);
         words
     }
+}
+
+/// Whether the reader may know the words of an event.
+fn shows(reader: &Reader<'_>, viewer: &mut Viewer, event: &StoredEvent) -> Result<bool, ApiError> {
+    Ok(viewer.may_see(reader, event)? && !erasure::hides(reader, viewer, event)?)
 }
 
 fn group_value(by: GroupBy, hit: &Hit) -> &str {

@@ -14,7 +14,9 @@ use super::{
         AggregationRow, EventBytes, EventFlags, EventRecord, HeadRow, Membership, MembershipRow,
         OverlayRow, RelationRow, StateChange, StateChanges, StateKeyName, StateRef, ThreadRow,
         TimelineEntry, TimelinePosition, TransactionMark,
-        accounts::{EmailPurpose, EmailSessionRow, ErasureRow, OwnerRow, ThirdPartyIdRow},
+        accounts::{
+            EmailPurpose, EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
+        },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
@@ -429,7 +431,8 @@ fn search_rows(encodings: &mut Encodings) {
 
 fn account_rows(encodings: &mut Encodings) {
     let user_id = owned_user_id!("@a:hs1");
-    encodings.row("OwnerRow", &Json(OwnerRow { user_id }));
+    encodings.row("OwnerRow", &Json(OwnerRow { user_id: user_id.clone() }));
+    encodings.row("LoginTokenRow", &Json(LoginTokenRow { user_id, password: Some([1; 32]) }));
     encodings.row("ThirdPartyIdRow", &Json(ThirdPartyIdRow { validated_ts: 1, added_ts: 2 }));
     encodings.row("ErasureRow", &ErasureRow { position: POSITION });
     encodings.row(

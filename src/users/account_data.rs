@@ -8,7 +8,7 @@
 
 use std::ops::Bound;
 
-use kv::{Batch, Direction, Position, Reader, Store};
+use kv::{Batch, Direction, Json, Position, Reader, Store};
 use ruma::{RoomId, UserId, push::Ruleset};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -20,10 +20,13 @@ use crate::{
     storage::{
         account_data::{IGNORED_USERS, content},
         rows::users::AccountDataRow,
+rows::users::{AccountDataRow, AccountRow},
         schema::{
             pushers::PUSH_RULE_CHANGES,
             rooms::{MEMBERSHIPS, MembershipKey},
-            users::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, AccountDataChangeKey, AccountDataKey},
+            users::{
+                ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, AccountDataChangeKey, AccountDataKey,
+            },
         },
         topic,
     },
@@ -66,6 +69,7 @@ pub struct AccountData {
 
 /// What is read before a write.
 struct Before {
+    account: Option<AccountRow>,
     /// The first part.
     row: Option<AccountDataRow>,
     content: Option<Box<RawValue>>,
@@ -208,6 +212,8 @@ impl AccountData {
             let default = default_content(user_id, room_id, kind);
             let content = change(before.content.as_deref().or(default.as_deref()))?;
             let mut batch = write(&key, before.row.as_ref(), content.get().as_bytes());
+            // So that nothing is written for an account that is just being deactivated.
+            batch.check(&ACCOUNTS, &key.user_id, before.account.map(Json).as_ref());
             batch.touch(topic::user(topic::USER_ACCOUNT_DATA, self.interner.user(user_id)));
             if let Some(position) = commit(&self.store, batch).await? {
                 return Ok(position);
@@ -224,7 +230,8 @@ impl AccountData {
             let full = row.is_none() && count_types(reader, &key)? >= types_max;
             let in_room = row.is_some() || key.room == GLOBAL || is_known_room(reader, &key)?;
             let content = content(reader, &key)?;
-            Ok::<_, kv::Error>(Before { row, content, full, in_room })
+            let account = reader.get(&ACCOUNTS, &key.user_id)?.map(|Json(account)| account);
+            Ok::<_, kv::Error>(Before { account, row, content, full, in_room })
         });
         Ok(read.await?)
     }
@@ -232,6 +239,9 @@ impl AccountData {
     fn check_new(&self, key: &AccountDataKey, before: &Before) -> Result<(), ApiError> {
         if key.kind.len() > KIND_BYTES_MAX {
             return Err(ApiError::invalid_param("The type is too long"));
+        }
+        if before.account.as_ref().is_some_and(|account| account.deactivated_ts.is_some()) {
+            return Err(ApiError::user_deactivated("The account is deactivated"));
         }
         if before.full {
             let types_max = self.types_max;

@@ -49,10 +49,10 @@ impl Users {
         Ok(Deactivated { erased: erase })
     }
 
-    async fn profile_row(&self, user_id: &str) -> Result<ProfileRow, ApiError> {
+    async fn profile_row(&self, user_id: &str) -> Result<Option<ProfileRow>, ApiError> {
         let key = user_id.to_owned();
         let row = self.0.store.read(move |reader| reader.get(&PROFILES, &key)).await?;
-        Ok(row.map(|Json(row)| row).unwrap_or_default())
+        Ok(row.map(|Json(row)| row))
     }
 
     /// What takes the addresses of third parties from the account.
@@ -87,7 +87,9 @@ impl Users {
             batch.check(&ACCOUNTS, &key, Some(&Json(old)));
             batch.put(&ACCOUNTS, &key, &Json(new));
             let profile = self.profile_row(&key).await?;
-            directory::update(&mut batch, user_id, Some(&profile), None);
+            let words_of = profile.clone().unwrap_or_default();
+            directory::update(&mut batch, user_id, Some(&words_of), None);
+            batch.check(&PROFILES, &key, profile.map(Json).as_ref());
             batch.delete(&PROFILES, &key);
             batch.delete_range(&ACCOUNT_DATA, ACCOUNT_DATA.prefix(&key));
             batch.delete_range(&ACCOUNT_DATA_CHANGES, ACCOUNT_DATA_CHANGES.prefix(&key));

@@ -12,6 +12,7 @@ use std::{ops::Bound, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kv::{Batch, Direction, Json, Store, Table};
 use ruma::{OwnedUserId, UserId};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     accounts::{ATTEMPTS, Accounts, busy, commit},
@@ -21,7 +22,10 @@ use super::{
 use crate::{
     error::ApiError,
     storage::{
-        rows::accounts::OwnerRow,
+        rows::{
+            accounts::{LoginTokenRow, OwnerRow},
+            users::AccountRow,
+        },
         schema::accounts::{ExpiringKey, LOGIN_TOKENS, OPENID_TOKENS},
     },
     time::Clock,
@@ -38,7 +42,7 @@ const OPENID_PREFIX: &str = "cot_";
 /// How many tokens that have ended are cleared away with each new one.
 pub(super) const CLEARED_AT_ONCE: usize = 16;
 
-type Grant = Table<ExpiringKey, Json<OwnerRow>>;
+type Grant<R> = Table<ExpiringKey, Json<R>>;
 
 /// Gives out and takes back tokens that live for a short while.
 #[derive(Clone)]
@@ -53,25 +57,39 @@ impl Grants {
         Self { store, clock, accounts }
     }
 
-    /// A token that logs this user in once.
+    /// A token that logs this user in once, as long as the password stays what it is.
     pub async fn login_token(&self, user_id: &UserId) -> Result<Token, ApiError> {
-        self.issue(&LOGIN_TOKENS, LOGIN_PREFIX, user_id, LOGIN_TOKEN_LIFETIME).await
+        let account = self.accounts.get(user_id).await?;
+        let account = account.ok_or_else(|| ApiError::not_found("There is no such user"))?;
+        let row = LoginTokenRow { user_id: user_id.to_owned(), password: fingerprint(&account) };
+        self.issue(&LOGIN_TOKENS, LOGIN_PREFIX, row, LOGIN_TOKEN_LIFETIME).await
     }
 
-    /// Uses up a login token; gives whose it was. `None`: it is not good (any more).
-    pub async fn use_login_token(&self, text: &str) -> Result<Option<OwnedUserId>, ApiError> {
+    /// Uses up a login token; gives whose it was, with the account that it is good for. `None`: it
+    /// is not good (any more).
+    pub async fn use_login_token(
+        &self,
+        text: &str,
+    ) -> Result<Option<(OwnedUserId, AccountRow)>, ApiError> {
         let Some(key) = self.live_key(LOGIN_PREFIX, text) else { return Ok(None) };
         let Some(row) = self.row(&LOGIN_TOKENS, &key).await? else { return Ok(None) };
         let mut batch = Batch::new();
         // Of two that use it at once, one conflicts here.
         batch.check(&LOGIN_TOKENS, &key, Some(&Json(row.clone())));
         batch.delete(&LOGIN_TOKENS, &key);
-        Ok(commit(&self.store, batch).await?.map(|_| row.user_id))
+        if commit(&self.store, batch).await?.is_none() {
+            return Ok(None);
+        }
+        // Whoever changes the password shuts out whoever got in before.
+        let account = self.accounts.get(&row.user_id).await?;
+        let account = account.filter(|account| fingerprint(account) == row.password);
+        Ok(account.map(|account| (row.user_id, account)))
     }
 
     /// A token by which third parties learn who this user is.
     pub async fn openid_token(&self, user_id: &UserId) -> Result<Token, ApiError> {
-        self.issue(&OPENID_TOKENS, OPENID_PREFIX, user_id, OPENID_TOKEN_LIFETIME).await
+        let row = OwnerRow { user_id: user_id.to_owned() };
+        self.issue(&OPENID_TOKENS, OPENID_PREFIX, row, OPENID_TOKEN_LIFETIME).await
     }
 
     /// Whose `OpenID` token this is. `None`: it is not good, or the account is no more.
@@ -82,11 +100,11 @@ impl Grants {
         Ok(is_active.then_some(row.user_id))
     }
 
-    async fn issue(
+    async fn issue<R: Clone + Serialize + DeserializeOwned + Send + 'static>(
         &self,
-        table: &'static Grant,
+        table: &'static Grant<R>,
         prefix: &str,
-        user_id: &UserId,
+        row: R,
         lifetime: Duration,
     ) -> Result<Token, ApiError> {
         let now = now_ms(&self.clock);
@@ -96,7 +114,7 @@ impl Grants {
             let expires_ts = now.saturating_add(lifetime_ms);
             let key = ExpiringKey { expires_ts, hash: secret::hash(&secret) };
             let mut batch = Batch::new();
-            batch.put(table, &key, &Json(OwnerRow { user_id: user_id.to_owned() }));
+            batch.put(table, &key, &Json(row.clone()));
             for ended in self.ended(table, now).await? {
                 batch.delete(table, &ended);
             }
@@ -108,7 +126,11 @@ impl Grants {
         Err(busy())
     }
 
-    async fn ended(&self, table: &'static Grant, now: u64) -> Result<Vec<ExpiringKey>, kv::Error> {
+    async fn ended<R: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        table: &'static Grant<R>,
+        now: u64,
+    ) -> Result<Vec<ExpiringKey>, kv::Error> {
         let range = table.range(Bound::Unbounded::<&()>, Bound::Excluded(&now));
         let read = self
             .store
@@ -125,13 +147,18 @@ impl Grants {
         is_live.then(|| ExpiringKey { expires_ts, hash: secret::hash(secret) })
     }
 
-    async fn row(
+    async fn row<R: Serialize + DeserializeOwned + Send + 'static>(
         &self,
-        table: &'static Grant,
+        table: &'static Grant<R>,
         key: &ExpiringKey,
-    ) -> Result<Option<OwnerRow>, ApiError> {
+    ) -> Result<Option<R>, ApiError> {
         let key = key.clone();
         let row = self.store.read(move |reader| reader.get(table, &key)).await?;
         Ok(row.map(|Json(row)| row))
     }
+}
+
+/// What changes with the password.
+fn fingerprint(account: &AccountRow) -> Option<[u8; 32]> {
+    account.password_hash.as_ref().map(|stored| secret::hash(stored.as_bytes()))
 }

@@ -7,7 +7,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#guest-access>
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use kv::{Batch, Direction, Durability, Feed};
 use ruma::{OwnedUserId, UserId};
@@ -31,6 +31,9 @@ use crate::{
     },
     tasks::Stop,
 };
+
+/// How long to wait after a failure of the store.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Whether a room lets guests in.
 pub async fn lets_guests_in(rooms: &Rooms, room: &Room) -> Result<bool, ApiError> {
@@ -137,10 +140,14 @@ pub async fn run(users: Users, rooms: Rooms, feed: Feed, mut stop: Stop) {
 }
 
 async fn follow(users: &Users, rooms: &Rooms, mut feed: Feed) {
-    match users.load_guest_rooms().await {
-        Ok(nids) => check(users, rooms, nids).await,
-        Err(error) => tracing::error!(%error, "the rooms with guests cannot be read"),
-    }
+    let nids = loop {
+        match users.load_guest_rooms().await {
+            Ok(nids) => break nids,
+            Err(error) => tracing::error!(%error, "the rooms with guests cannot be read"),
+        }
+        tokio::time::sleep(FAILURE_PAUSE).await;
+    };
+    check(users, rooms, nids).await;
     while let Some(commits) = feed.next().await {
         let nids: HashSet<RoomNid> = {
             let known = users.0.guest_rooms.lock();

@@ -117,8 +117,7 @@ impl Login {
         password: &str,
     ) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
         let Some(user_id) = self.user_of(name).await? else {
-            // Takes as long as a wrong password.
-            self.0.accounts.verify_password(None, password).await?;
+            self.fail_unknown(name, password).await?;
             return Err(wrong());
         };
         self.0.by_account.check(&user_id)?;
@@ -126,13 +125,23 @@ impl Login {
         Ok((user_id, Some(account)))
     }
 
+    /// Takes as long as a wrong password, and is refused after as many tries: else an address that
+    /// nobody has could be told from one that somebody has.
+    async fn fail_unknown(&self, name: &LoginName, password: &str) -> Result<(), ApiError> {
+        let (LoginName::Id(name) | LoginName::Email(name)) = name;
+        self.0.by_account.check(name)?;
+        self.0.failed.peek(name)?;
+        self.0.accounts.verify_password(None, password).await?;
+        self.0.failed.check(name)
+    }
+
     async fn by_token(&self, token: &str) -> Result<(OwnedUserId, Option<AccountRow>), ApiError> {
-        let user_id = self.0.grants.use_login_token(token).await?;
-        let user_id = user_id.ok_or_else(|| {
+        let used = self.0.grants.use_login_token(token).await?;
+        let (user_id, account) = used.ok_or_else(|| {
             ApiError::forbidden("The login token is wrong, used up or has expired")
         })?;
         self.0.by_account.check(&user_id)?;
-        Ok((user_id, None))
+        Ok((user_id, Some(account)))
     }
 
     /// The user that a login names, who may or may not exist.

@@ -22,7 +22,7 @@ use crate::{
     error::ApiError,
     http::{ClientAddress, RateLimiter},
     storage::{
-        rows::users::ProfileRow,
+        rows::users::{AccountRow, ProfileRow},
         schema::users::{ACCOUNTS, PROFILES},
     },
 };
@@ -97,7 +97,7 @@ impl Profiles {
 
     /// The profile of a local user; `None`: there is no such user (any more).
     pub async fn get(&self, user_id: &UserId) -> Result<Option<Profile>, ApiError> {
-        Ok(self.row(user_id).await?.map(|row| Profile(row.unwrap_or_default())))
+        Ok(self.rows(user_id).await?.map(|(_, row)| Profile(row.unwrap_or_default())))
     }
 
     /// Sets a field; gives the new profile.
@@ -151,8 +151,9 @@ impl Profiles {
     ) -> Result<Profile, ApiError> {
         let key = user_id.to_string();
         for _ in 0..ATTEMPTS {
-            let old = self.row(user_id).await?;
-            let old = old.ok_or_else(|| ApiError::not_found("There is no such user"))?;
+            let before = self.rows(user_id).await?;
+            let (account, old) =
+                before.ok_or_else(|| ApiError::not_found("There is no such user"))?;
             let mut new = old.clone().unwrap_or_default();
             change(&mut new);
             if old.as_ref() == Some(&new) {
@@ -165,6 +166,8 @@ impl Profiles {
             let mut batch = Batch::new();
             let before = old.clone().unwrap_or_default();
             directory::update(&mut batch, user_id, Some(&before), Some(&new));
+            // So that nothing is written for an account that is just being deactivated.
+            batch.check(&ACCOUNTS, &key, Some(&Json(account)));
             batch.check(&PROFILES, &key, old.map(Json).as_ref());
             batch.put(&PROFILES, &key, &Json(new.clone()));
             if commit(&self.store, batch).await?.is_some() {
@@ -174,14 +177,18 @@ impl Profiles {
         Err(busy())
     }
 
-    async fn row(&self, user_id: &UserId) -> Result<Option<Option<ProfileRow>>, ApiError> {
+    /// The account and the profile, if it was ever changed. `None`: there is no account (any more).
+    async fn rows(
+        &self,
+        user_id: &UserId,
+    ) -> Result<Option<(AccountRow, Option<ProfileRow>)>, ApiError> {
         let key = user_id.to_string();
         let read = self.store.read(move |reader| {
             let account = reader.get(&ACCOUNTS, &key)?.map(|Json(account)| account);
-            if account.is_none_or(|account| account.deactivated_ts.is_some()) {
-                return Ok(None);
-            }
-            Ok::<_, kv::Error>(Some(reader.get(&PROFILES, &key)?.map(|Json(row)| row)))
+            let account = account.filter(|account| account.deactivated_ts.is_none());
+            let Some(account) = account else { return Ok(None) };
+            let profile = reader.get(&PROFILES, &key)?.map(|Json(row)| row);
+            Ok::<_, kv::Error>(Some((account, profile)))
         });
         Ok(read.await?)
     }

@@ -125,7 +125,9 @@ pub(super) fn remove_all(
     batch: &mut Batch,
     user: &String,
 ) -> Result<(), kv::Error> {
-    for (key, _) in of_user(reader, user)? {
+    for (key, row) in of_user(reader, user)? {
+        // Another account may have the address by the time this is committed.
+        batch.check(&THIRD_PARTY_IDS, &key, Some(&Json(row)));
         batch.delete(&THIRD_PARTY_OWNERS, &owner_key(&key.address));
         batch.delete(&THIRD_PARTY_IDS, &key);
     }

@@ -277,6 +277,11 @@ impl Uiaa {
         has_stage.then(|| session.params[stage.as_str()].clone())
     }
 
+    /// What a proof of an e-mail address in a session must have been asked for.
+    pub fn email_purpose(&self, id: &str) -> Option<EmailPurpose> {
+        self.sessions().get_mut(id).map(|session| session.email)
+    }
+
     /// Takes the answer to a stage from its page. The client then goes on with the session.
     ///
     /// # Errors

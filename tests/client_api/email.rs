@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use causerie::config::Secret;
+use causerie::config::{Config, RateLimit, Secret};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::{
@@ -86,11 +86,16 @@ async fn take_mail(stream: TcpStream, mails: UnboundedSender<Mail>) {
 }
 
 async fn server() -> (TestServer, Mails) {
+    server_with(|_| {}).await
+}
+
+async fn server_with(change: impl FnOnce(&mut Config)) -> (TestServer, Mails) {
     let (url, mails) = mail_server().await;
     let server = TestServer::with(|config| {
         config.email.smtp_url = Some(Secret::new(url));
         config.email.from = Some("Causerie <noreply@example.org>".to_owned());
         config.server.public_base_url = Some("https://matrix.example.org".parse().unwrap());
+        change(config);
     })
     .await;
     (server, mails)
@@ -374,4 +379,57 @@ async fn what_is_no_address_of_an_account_is_not_removed() {
         let answer = alice.post(&format!("v3/account/3pid/{verb}"), json!({})).await;
         assert_eq!(answer.outcome(), (400, "M_BAD_JSON"), "{verb}");
     }
+}
+
+#[tokio::test]
+async fn t70_logins_do_not_tell_which_addresses_have_an_account() {
+    let (server, mut mails) = server_with(|config| {
+        let limits = &mut config.rate_limits;
+        limits.enabled = true;
+        limits.login_by_address = RateLimit::new(1000.0, 1000);
+        limits.login_by_account = RateLimit::new(1000.0, 1000);
+        limits.login_failed = RateLimit::new(0.001, 3);
+    })
+    .await;
+    let alice = server.client("alice").await;
+    with_address(&alice, &mut mails, "alice", "a@example.com").await;
+    for address in ["a@example.com", "nobody@example.com"] {
+        let identifier =
+            json!({ "type": "m.id.thirdparty", "medium": "email", "address": address });
+        let body =
+            json!({ "type": "m.login.password", "identifier": identifier, "password": "wrong" });
+        for _ in 0..3 {
+            let answer = server.post("v3/login", body.clone()).send().await;
+            assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"), "{address}");
+        }
+        let answer = server.post("v3/login", body).send().await;
+        assert_eq!(answer.outcome(), (429, "M_LIMIT_EXCEEDED"), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn t74_the_page_of_a_reset_proves_the_address_of_an_account() {
+    let (server, mut mails) = server().await;
+    let alice = server.client("alice").await;
+    with_address(&alice, &mut mails, "alice", "a@example.com").await;
+    let reset = |body| server.post("v3/account/password", body).send();
+    let challenge = reset(json!({ "new_password": "brand new" })).await;
+    let session = challenge.body["session"].as_str().unwrap();
+    let send = |form: String| {
+        let call = server.call(Method::POST, "v3/auth/m.login.email.identity/fallback/web");
+        call.header("content-type", "application/x-www-form-urlencoded").body(form).send()
+    };
+    let page = send(format!("session={session}&email=a%40example.com")).await;
+    assert_eq!(page.status, 200);
+    let hidden = |name: &str| {
+        let start = format!("name=\"{name}\" value=\"");
+        let rest = page.text.split(&start).nth(1).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    confirm(&server, &mails.next().await.link().unwrap()).await;
+    let form = format!("session={session}&sid={}&secret={}", hidden("sid"), hidden("secret"));
+    assert_eq!(send(form).await.status, 200);
+    let auth = json!({ "session": session });
+    reset(json!({ "new_password": "brand new", "auth": auth })).await.ok();
+    server.try_login("alice", "brand new").await.ok();
 }

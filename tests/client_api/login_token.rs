@@ -104,3 +104,18 @@ async fn clients_that_know_no_login_show_a_page() {
         assert!(policy.contains("connect-src 'self'"), "{policy}");
     }
 }
+
+#[tokio::test]
+async fn t73_a_login_token_ends_with_the_password() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    let token = get_token(&server, &alice, "alice").await;
+    let change = |auth: Value| {
+        let body = json!({ "new_password": "brand new", "logout_devices": false, "auth": auth });
+        server.post("v3/account/password", body).token(&alice.token).send()
+    };
+    let challenge = change(Value::Null).await;
+    let session = challenge.body["session"].as_str().unwrap();
+    change(password_stage("alice", PASSWORD, session)).await.ok();
+    assert_eq!(login(&server, &token, None).await.outcome(), (403, "M_FORBIDDEN"));
+}

@@ -217,3 +217,18 @@ async fn a_moderator_who_upgrades_stays_one() {
     assert_eq!(alice.state(&old, "m.room.power_levels").await.ok(), before);
     assert!(bob.state(&old, "m.room.tombstone").await.status.is_success());
 }
+
+#[tokio::test]
+async fn an_upgrade_asked_for_twice_at_once_happens_once() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let old = alice.create_room(json!({ "room_version": "11" })).await;
+    let (one, other) = tokio::join!(upgrade(&alice, &old, "12"), upgrade(&alice, &old, "12"));
+    let page = alice.messages(&old, "dir=b&limit=50").await.ok();
+    let events = page["chunk"].as_array().unwrap();
+    let tombstones: Vec<_> =
+        events.iter().filter(|event| event["type"] == json!("m.room.tombstone")).collect();
+    assert_eq!(tombstones.len(), 1, "{page}");
+    assert_eq!(text(&tombstones[0]["content"]["replacement_room"]), one);
+    assert_eq!(one, other);
+}

@@ -14,6 +14,16 @@ pub struct OwnerRow {
     pub user_id: OwnedUserId,
 }
 
+/// Whom a login token logs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginTokenRow {
+    /// Whom.
+    pub user_id: OwnedUserId,
+    /// The hash of the password as it is stored, when the token was made; `None`: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<[u8; 32]>,
+}
+
 /// An address of a third party, such as an e-mail address, that belongs to an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThirdPartyIdRow {

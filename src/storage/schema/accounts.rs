@@ -6,7 +6,9 @@ use kv::{Json, Table, key_structs};
 use super::{GL, US};
 use crate::{
     id::RoomNid,
-    storage::rows::accounts::{EmailSessionRow, ErasureRow, OwnerRow, ThirdPartyIdRow},
+    storage::rows::accounts::{
+        EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
+    },
 };
 
 key_structs! {
@@ -46,7 +48,7 @@ key_structs! {
 }
 
 /// Tokens that log in once.
-pub const LOGIN_TOKENS: Table<ExpiringKey, Json<OwnerRow>> =
+pub const LOGIN_TOKENS: Table<ExpiringKey, Json<LoginTokenRow>> =
     Table::new("login_tokens", GL, 17, "users");
 /// Tokens that tell third parties who a user is.
 pub const OPENID_TOKENS: Table<ExpiringKey, Json<OwnerRow>> =

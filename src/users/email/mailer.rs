@@ -7,7 +7,7 @@ use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Mailbox, MultiPart},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::templates::Mail;
 use crate::{config::EmailConfig, error::ApiError};
@@ -33,11 +33,23 @@ impl Mailer {
         Some(Self { transport, from, slots: Arc::new(Semaphore::new(MAILS_AT_ONCE)) })
     }
 
-    /// Sends a mail. What the mail server says goes to the log.
+    /// What one mail needs to be sent.
     ///
     /// # Errors
     /// 503 when too many mails are on their way.
-    pub(super) fn send(&self, address: &str, mail: Mail) -> Result<(), ApiError> {
+    pub(super) fn slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+            ApiError::unavailable("The server has too many mails to send; try again later")
+        })
+    }
+
+    /// Sends a mail. What the mail server says goes to the log.
+    pub(super) fn send(
+        &self,
+        address: &str,
+        mail: Mail,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(), ApiError> {
         let to: Mailbox = address.parse().map_err(ApiError::internal)?;
         let message = Message::builder()
             .from(self.from.clone())
@@ -46,15 +58,12 @@ impl Mailer {
             .message_id(None)
             .multipart(MultiPart::alternative_plain_html(mail.plain, mail.html))
             .map_err(ApiError::internal)?;
-        let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
-            ApiError::unavailable("The server has too many mails to send; try again later")
-        })?;
         let transport = self.transport.clone();
         tokio::spawn(async move {
             if let Err(error) = transport.send(message).await {
                 tracing::warn!(%error, "a mail could not be sent");
             }
-            drop(permit);
+            drop(slot);
         });
         Ok(())
     }

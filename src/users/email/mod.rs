@@ -143,6 +143,8 @@ impl Emails {
                     return Ok(session_id(key));
                 }
             }
+            // First, for who is refused here was sent nothing.
+            let slot = mailer.slot()?;
             self.0.by_address.check(&address)?;
             let is_known = self.0.ids.owner(&address).await?.is_some();
             let proves = is_known == (request.purpose == EmailPurpose::ResetPassword);
@@ -152,7 +154,7 @@ impl Emails {
                 let link = token.map(|token| link(base, key, &token));
                 let name = &self.0.server_name;
                 let mail = templates::mail(name, request.purpose, link.as_deref());
-                mailer.send(&address, mail)?;
+                mailer.send(&address, mail, slot)?;
                 return Ok(session_id(key));
             }
         }
