@@ -142,15 +142,6 @@ impl Server {
         let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
         let told = (typing.clone(), presence.clone());
         let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
-        let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
-        delayed_events.start(&tasks);
-        let parts = appservice_sender::Parts {
-            appservices: appservices.clone(),
-            rooms: rooms.clone(),
-            typing: typing.clone(),
-            presence: presence.clone(),
-        };
-        AppserviceSender::start(parts, &tasks);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
@@ -159,7 +150,7 @@ impl Server {
             delayed_events,
             receipts: Receipts::new(store.clone()),
             typing,
-            presence: presence.clone(),
+            presence,
             search,
             sync: sync.clone(),
             limits: RateLimits::new(&config.rate_limits),
@@ -168,7 +159,6 @@ impl Server {
             egress,
         });
         let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
-        start_workers(&tasks, (&users, &rooms), presence, (media.clone(), egress));
         Ok(Self {
             config,
             store,
@@ -192,10 +182,12 @@ impl Server {
             appservices: self.appservices.clone(),
             rooms: rooms.clone(),
             typing: client.typing.clone(),
+            presence: client.presence.clone(),
         };
         AppserviceSender::start(parts, tasks);
         PushGateway::start(rooms.clone(), users.clone(), client.egress.clone(), tasks);
-        tasks.spawn(|stop| users::departures::run(users.clone(), rooms.clone(), stop));
+        let told = (rooms.clone(), client.presence.clone());
+        tasks.spawn(|stop| users::departures::run(users.clone(), told, stop));
         let feed = self.store.feed();
         tasks.spawn(|stop| users::guests::run(users, rooms, feed, stop));
         let media = self.media.clone();
@@ -295,21 +287,6 @@ async fn start_presence(
     } else {
         Ok(Presence::disabled(store, interner, clock))
     }
-}
-
-/// What follows the commits, or looks now and then.
-fn start_workers(
-    tasks: &Tasks,
-    (users, rooms): (&Users, &Rooms),
-    presence: Presence,
-    (media, egress): (Media, Egress),
-) {
-    let feed = rooms.store().feed();
-    let told = (rooms.clone(), presence);
-    tasks.spawn(|stop| users::departures::run(users.clone(), told, stop));
-    PushGateway::start(rooms.clone(), users.clone(), egress, tasks);
-    tasks.spawn(|stop| users::guests::run(users.clone(), rooms.clone(), feed, stop));
-    tasks.spawn(|stop| media.work(stop));
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

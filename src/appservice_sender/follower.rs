@@ -78,7 +78,7 @@ impl Follower {
     pub(super) fn new(parts: Parts, lanes: Lanes) -> Self {
         let interests = Interests::new(parts.appservices.registry());
         let presence_at = parts.store().position();
-        let state = State { parts: parts.clone(), interests, presence_atskips: false };
+        let state = State { parts: parts.clone(), interests, presence_at, skips: false };
         Self { parts, lanes, state, written: Position::ZERO, failures: 0 }
     }
 
@@ -192,7 +192,7 @@ impl Follower {
     ) -> Result<T, ApiError> {
         let parts = self.parts.clone();
         let interests = Interests::new(parts.appservices.registry());
-        let fresh = State { interests, parts, presence_at: self.state.presence_atskips: false };
+        let fresh = State { interests, parts, presence_at: self.state.presence_at, skips: false };
         let mut state = std::mem::replace(&mut self.state, fresh);
         state.skips = self.failures >= FAILURES_BEFORE_SKIPPING;
         let task = tokio::task::spawn_blocking(move || {
@@ -279,15 +279,15 @@ impl State {
                     // Nobody cares for the room, and no user of this server came or went.
                     topic::ROOM_EVENTS
                         if self.interests.remembered(room) == Some(0) && !changes_members =>
-                    topic::ROOM_RECEIPTS => self.receipts(reader, room, commit, &mut found)?,
-                    topic::ROOM_PRESENCE => {
-                        let set = self.ephemeral_interest(reader, room, commit.first)?;
-                        if set != 0 {
-                            present.push((room, set));
-                        }
-                    }
-                    topic::ROOM_TYPING => {
+                    {
                         Ok(())
+                    }
+                    topic::ROOM_PRESENCE => {
+                        self.ephemeral_interest(reader, room, commit.first).map(|set| {
+                            if set != 0 {
+                                present.push((room, set));
+                            }
+                        })
                     }
                     topic::ROOM_EVENTS => self.events(reader, room, commit, &mut found),
                     topic::ROOM_RECEIPTS => self.receipts(reader, room, commit, &mut found),

@@ -32,7 +32,6 @@ use self::follower::Follower;
 use crate::{
     appservices::{Appservice, Appservices, Registry},
     ephemeral::{Presence, Typing},
-ephemeral::Typing,
     error::ApiError,
     id::RoomNid,
     rooms::Rooms,

@@ -76,7 +76,7 @@ pub(super) async fn next(
     loop {
         let typing = take(&lane.typing, TYPING_MAX);
         let present = take(&lane.presence, PRESENCE_MAX);
-        let draft = draft(parts, lane, (typing.clone(), present.clone())skips).await;
+        let draft = draft(parts, lane, (typing.clone(), present.clone()), skips).await;
         let draft = draft.inspect_err(|_| {
             lane.typing.lock().extend(typing);
             lane.presence.lock().extend(present);
@@ -129,8 +129,7 @@ fn take<T: Clone + Ord>(waiting: &Mutex<BTreeSet<T>>, most: usize) -> BTreeSet<T
 async fn draft(
     parts: &Parts,
     lane: &Lane,
-    (typing, present)typing: (BTreeSet<RoomNid>, BTreeSet<OwnedUserId>),
-
+    (typing, present): (BTreeSet<RoomNid>, BTreeSet<OwnedUserId>),
     skips: bool,
 ) -> Result<Draft, ApiError> {
     let present = ephemeral::presence(parts, &present).await?;

@@ -19,8 +19,7 @@ use crate::{
     id::{Interner, RoomNid},
     storage::{
         account_data::{IGNORED_USERS, content},
-        rows::users::AccountDataRow,
-rows::users::{AccountDataRow, AccountRow},
+        rows::users::{AccountDataRow, AccountRow},
         schema::{
             pushers::PUSH_RULE_CHANGES,
             rooms::{MEMBERSHIPS, MembershipKey},
