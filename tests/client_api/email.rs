@@ -357,8 +357,8 @@ async fn t74_a_stage_by_mail_has_pages() {
     assert_eq!(page.status, 200);
     let hidden = |name: &str| {
         let start = format!("name=\"{name}\" value=\"");
-        let rest = page.text.split(&start).nth(1).unwrap();
-        rest.split('"').next().unwrap().to_owned()
+        let after = page.text.split(&start).nth(1).unwrap();
+        after.split('"').next().unwrap().to_owned()
     };
     let form = format!("session={session}&sid={}&secret={}", hidden("sid"), hidden("secret"));
     assert_eq!(send(form.clone()).await.status, 403, "not confirmed yet");
@@ -423,8 +423,8 @@ async fn t74_the_page_of_a_reset_proves_the_address_of_an_account() {
     assert_eq!(page.status, 200);
     let hidden = |name: &str| {
         let start = format!("name=\"{name}\" value=\"");
-        let rest = page.text.split(&start).nth(1).unwrap();
-        rest.split('"').next().unwrap().to_owned()
+        let after = page.text.split(&start).nth(1).unwrap();
+        after.split('"').next().unwrap().to_owned()
     };
     confirm(&server, &mails.next().await.link().unwrap()).await;
     let form = format!("session={session}&sid={}&secret={}", hidden("sid"), hidden("secret"));
