@@ -136,6 +136,7 @@ impl Server {
             Users::new(store.clone(), interner, &config, clock.clone(), appservices.clone());
         let tasks = Tasks::default();
         users.prepare().await?;
+        rooms.push().load(&store).await.map_err(ApiError::from)?;
         let search = Search::start(rooms.clone(), &config.search, &tasks);
         let typing = Typing::new(store.clone());
         let presence = start_presence(&config, &store, (interner, &clock), &tasks).await?;

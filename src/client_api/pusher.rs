@@ -45,6 +45,7 @@ pub(super) async fn set_pusher(
     auth: Requester,
     request: set_pusher::v3::Request,
 ) -> Result<set_pusher::v3::Response, ApiError> {
+    app.limits_of(&auth).pushers.check(&auth.user_id)?;
     let pushers = app.users.pushers();
     let post = match request.action {
         PusherAction::Delete(PusherIds { app_id, pushkey, .. }) => {

@@ -28,6 +28,8 @@ pub struct RateLimits {
     pub presence: RateLimiter,
     /// Reports, by user.
     pub reports: RateLimiter,
+    /// Pushers that are set and removed, by user.
+    pub pushers: RateLimiter,
     /// Uploads, by user.
     pub media_uploads: RateLimiter,
     /// Previews, by user.
@@ -58,6 +60,7 @@ impl RateLimits {
             invites_per_issuer: limiter(&config.invites_per_issuer),
             room_creation: limiter(&config.room_creation),
             presence: limiter(&config.presence),
+            pushers: limiter(&config.pushers),
             reports: limiter(&config.reports),
             media_uploads: limiter(&config.media_uploads),
             url_previews: limiter(&config.url_previews),

@@ -58,6 +58,9 @@ pub struct RateLimitsConfig {
     /// How often a user says how they are.
     pub presence: RateLimit,
 
+    /// How often a user sets or removes where notifications go.
+    pub pushers: RateLimit,
+
     /// What a user reports as inappropriate.
     pub reports: RateLimit,
 
@@ -91,6 +94,7 @@ impl Default for RateLimitsConfig {
             invites_per_issuer: RateLimit::new(0.3, 10),
             room_creation: RateLimit::new(0.016, 10),
             presence: RateLimit::new(0.3, 10),
+            pushers: RateLimit::new(0.3, 20),
             reports: RateLimit::new(0.05, 10),
             profile_lookups: RateLimit::new(1.0, 500),
             media_uploads: RateLimit::new(10.0, 50),

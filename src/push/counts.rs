@@ -90,7 +90,7 @@ pub struct Question<'a> {
     pub own: Option<&'a UserId>,
     /// The users of this server that it mentions and who have joined.
     pub mentioned: BTreeSet<OwnedUserId>,
-    /// The odd users of the room, with their names where they ask for them.
+    /// The odd users of the room (at most [`ODD_MAX`]), with their names where they ask for them.
     pub odd: Vec<(Arc<OddUser>, Option<String>)>,
 }
 
@@ -169,7 +169,7 @@ impl Counted {
             counted.notifies |= for_one.notify > 0;
             differences.extend(mentioned.iter().map(|user| (user.to_string(), for_one - common)));
         }
-        for (user, name) in odd.iter().take(ODD_MAX) {
+        for (user, name) in odd {
             if user.mutes(context.room_id) {
                 continue;
             }

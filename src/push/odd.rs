@@ -1,9 +1,9 @@
 //! The users whose push rules differ from the default, and the rooms they are in: kept in memory.
 //!
 //! `users` writes a line for each change of rules or of whom a user ignores; whoever looks takes in
-//! the lines that it has not seen, so what it knows is never older than its view of the store. The
-//! first look reads all users who ever changed their rules. Changes of membership come from the
-//! commit of `rooms`, which knows them.
+//! the lines that it has not seen, so what it knows is never older than its view of the store. All
+//! users who ever changed their rules are read when the server starts. Changes of membership come
+//! from the commit of `rooms`, which knows them.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use kv::{Direction, Error, Position, Reader};
+use kv::{Direction, Error, Position, Reader, Store};
 use parking_lot::Mutex;
 use ruma::{
     OwnedUserId, RoomId, UserId,
@@ -33,6 +33,8 @@ use crate::{
 /// The account data that rules depend on.
 pub const PUSH_RULES: &str = "m.push_rules";
 
+/// How many changes of rules are taken in together: what is read of one user may be large.
+const CHANGES_AT_ONCE: usize = 64;
 /// How many changes of membership are remembered for views that are older than they are.
 const RECENT_MAX: usize = 4_096;
 
@@ -81,6 +83,13 @@ struct Loaded {
 }
 
 impl Push {
+    /// Reads all users whose rules differ, before anybody asks: later a look finds only what changed
+    /// since.
+    pub async fn load(&self, store: &Store) -> Result<(), Error> {
+        let push = self.clone();
+        store.read(move |reader| push.refresh(reader)).await
+    }
+
     /// The odd users of a room.
     pub fn odd_members(
         &self,
@@ -124,25 +133,31 @@ impl Push {
 
     /// Takes in the changes of rules that this view has.
     fn refresh(&self, reader: &Reader<'_>) -> Result<(), Error> {
-        let at = self.0.lock().at;
-        let range = PUSH_RULE_CHANGES.range(Bound::Excluded(&at), Bound::<&Position>::Unbounded);
-        let changes = reader.scan(&PUSH_RULE_CHANGES, &range, Direction::Forward, usize::MAX)?;
-        if changes.is_empty() {
-            return Ok(());
+        loop {
+            let at = self.0.lock().at;
+            let range =
+                PUSH_RULE_CHANGES.range(Bound::Excluded(&at), Bound::<&Position>::Unbounded);
+            let changes =
+                reader.scan(&PUSH_RULE_CHANGES, &range, Direction::Forward, CHANGES_AT_ONCE)?;
+            // Each user once, however often their rules changed.
+            let last: HashMap<Vec<u8>, Position> =
+                changes.into_iter().map(|(changed, user_id)| (user_id, changed)).collect();
+            let Some(newest) = last.values().max().copied() else { return Ok(()) };
+            let mut loaded = Vec::with_capacity(last.len());
+            for (user_id, changed) in last {
+                let Some(user_id) = parse_user(&user_id) else { continue };
+                loaded.push(load(reader, user_id, changed)?);
+            }
+            // Nothing is taken in before all was read: a read in memory may be one that is given
+            // up.
+            let view = reader.position();
+            let mut index = self.0.lock();
+            if index.forgotten > view {
+                return Ok(());
+            }
+            index.take_in(loaded.into_iter(), view);
+            index.at = index.at.max(newest);
         }
-        let mut loaded: HashMap<OwnedUserId, Loaded> = HashMap::new();
-        for (changed, user_id) in changes {
-            let Some(user_id) = parse_user(&user_id) else { continue };
-            let user = load(reader, user_id.clone(), changed)?;
-            loaded.insert(user_id, user);
-        }
-        // Nothing is taken in before all was read: a read in memory may be one that is given up.
-        let view = reader.position();
-        let mut index = self.0.lock();
-        if index.forgotten <= view {
-            index.take_in(loaded.into_values(), view);
-        }
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules>
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     future::Future,
     pin::pin,
@@ -36,8 +37,11 @@ const TEXT_BYTES_MAX: usize = 8 * 1024;
 const PLACES_MAX: usize = 64;
 /// How many wildcards a pattern may have; one with more matches nothing.
 const WILDCARDS_MAX: usize = 20;
-/// How many patterns with wildcards of one set of rules are tried on one event.
-const PATTERNS_MAX: usize = 16;
+/// How much one set of rules may look for in one event: so many words, or fewer where patterns with
+/// wildcards are among them.
+const BUDGET: usize = 256;
+/// What a pattern with wildcards costs of that.
+const PATTERN_COST: usize = 16;
 /// How large a compiled pattern may be.
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
 /// How many compiled patterns are kept.
@@ -172,7 +176,7 @@ pub fn actions<'r>(rules: &'r Ruleset, subject: &Subject, context: &Context<'_>)
         context.user_id.to_owned(),
         context.display_name.unwrap_or_default().to_owned(),
     );
-    let mut evaluation = Evaluation { subject, context, ruma, patterns: 0 };
+    let mut evaluation = Evaluation { subject, context, ruma, budget: BUDGET };
     rules
         .iter()
         .find(|rule| rule.enabled() && evaluation.applies(*rule))
@@ -191,8 +195,8 @@ struct Evaluation<'a> {
     subject: &'a Subject,
     context: &'a Context<'a>,
     ruma: PushConditionRoomCtx,
-    /// How many patterns with wildcards were tried.
-    patterns: usize,
+    /// What is left of [`BUDGET`].
+    budget: usize,
 }
 
 impl Evaluation<'_> {
@@ -224,8 +228,9 @@ impl Evaluation<'_> {
                 flat.get_str(&data.key).is_some_and(|text| self.glob(&data.pattern, text))
             }
             PushCondition::ContainsDisplayName => {
-                let name = self.context.display_name.unwrap_or_default().to_lowercase();
-                self.subject.body.as_ref().is_some_and(|body| has_word(body, &name))
+                let Some(body) = &self.subject.body else { return false };
+                let name = self.context.display_name.unwrap_or_default();
+                self.affords(1) && has_word(body, &lowered(bounded(name)))
             }
             PushCondition::SenderNotificationPermission(data) => {
                 self.context.sender.allows(data.key.as_ref())
@@ -236,21 +241,27 @@ impl Evaluation<'_> {
 
     fn body_has(&mut self, pattern: &str) -> bool {
         let Some(body) = &self.subject.body else { return false };
-        let pattern = pattern.to_lowercase();
         if !pattern.contains(['*', '?']) {
-            return has_word(body, &pattern);
+            return self.affords(1) && has_word(body, &lowered(pattern));
         }
-        self.patterns += 1;
-        self.patterns <= PATTERNS_MAX && matches(body, &pattern, true)
+        self.affords(PATTERN_COST) && matches(body, &lowered(pattern), true)
     }
 
     fn glob(&mut self, pattern: &str, text: &str) -> bool {
         if !pattern.contains(['*', '?']) {
-            return pattern.to_lowercase() == text.to_lowercase();
+            // Ends at the first difference, and with the shorter one: whatever the text is, this
+            // costs no more than the pattern is long.
+            let pattern = pattern.chars().flat_map(char::to_lowercase);
+            return pattern.eq(text.chars().flat_map(char::to_lowercase));
         }
-        self.patterns += 1;
-        let text = bounded(text).to_lowercase();
-        self.patterns <= PATTERNS_MAX && matches(&text, &pattern.to_lowercase(), false)
+        self.affords(PATTERN_COST) && matches(&lowered(bounded(text)), &lowered(pattern), false)
+    }
+
+    /// Takes this off the budget; false once it is used up.
+    fn affords(&mut self, cost: usize) -> bool {
+        let left = self.budget.checked_sub(cost);
+        self.budget = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -261,6 +272,12 @@ fn now<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
+}
+
+/// In small letters; most patterns are so already.
+fn lowered(text: &str) -> Cow<'_, str> {
+    let is_small = |character: char| character.to_lowercase().eq([character]);
+    if text.chars().all(is_small) { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
 
 fn bounded(text: &str) -> &str {

@@ -8,7 +8,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
 
-use std::{collections::BTreeMap, ops::Bound, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::{Bound, ControlFlow},
+};
 
 use kv::{Direction, Error, Position, Reader};
 use ruma::{OwnedEventId, RoomId, UserId};
@@ -35,6 +38,11 @@ use crate::{
 /// How many events of threads are looked at for threads that have unread ones; threads whose last
 /// event lies farther back count as read.
 const THREAD_EVENTS_MAX: usize = 2_000;
+/// How many threads of a room are counted at most, those with the newest events: any member can
+/// begin as many as they like.
+const THREADS_MAX: usize = 100;
+/// For how many threads it is looked up whether they were read.
+const THREADS_LOOKED_AT_MAX: usize = 300;
 /// How many redacted events are taken back from one count.
 const REDACTED_MAX: usize = 10_000;
 
@@ -136,7 +144,8 @@ impl<'a> ReadPlaces<'a> {
         Ok(self.everywhere.max(receipt).max(TimelinePosition::live(own)))
     }
 
-    /// The threads in which something came since the whole room was read.
+    /// The threads in which something came since they and the whole room were read: at most
+    /// [`THREADS_MAX`], those with the newest events.
     fn threads(&self) -> Result<Vec<String>, Error> {
         let key = |place| PushThreadKey { room: self.query.room, place };
         let (from, to) = (key(self.everywhere), key(TimelinePosition::live(self.query.now)));
@@ -146,9 +155,20 @@ impl<'a> ReadPlaces<'a> {
         let range = PUSH_THREADS.range(Bound::Excluded(&from), Bound::Included(&to));
         let rows =
             self.reader.scan(&PUSH_THREADS, &range, Direction::Backward, THREAD_EVENTS_MAX)?;
-        let mut roots: Vec<String> = rows.into_iter().map(|(_, row)| row.root).collect();
-        roots.sort_unstable();
-        roots.dedup();
+        let (mut seen, mut roots) = (HashSet::new(), Vec::new());
+        for (key, row) in rows {
+            if seen.contains(&row.root) {
+                continue;
+            }
+            if roots.len() == THREADS_MAX || seen.len() == THREADS_LOOKED_AT_MAX {
+                break;
+            }
+            // The newest of its thread.
+            if self.of(&row.root)? < key.place {
+                roots.push(row.root.clone());
+            }
+            seen.insert(row.root);
+        }
         Ok(roots)
     }
 

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use kv::{Batch, Commit, Direction, Durability, Feed, Reader, Store};
+use kv::{Batch, Commit, Direction, Durability, Feed, Position, Reader, Store};
 use parking_lot::Mutex;
 use ruma::OwnedUserId;
 use tokio::{
@@ -57,6 +57,9 @@ struct Parts {
     egress: Egress,
     looks: Semaphore,
     requests: Semaphore,
+    /// The mailboxes hold everything up to here. Held while they are filled and emptied: what a
+    /// pusher takes is then all that there is up to the position that it sees.
+    served: Mutex<Position>,
 }
 
 /// What a pusher has yet to look at.
@@ -94,6 +97,8 @@ struct Follower {
     parts: Arc<Parts>,
     owners: HashMap<UserNid, Owner>,
     rooms: HashMap<RoomNid, HashSet<UserNid>>,
+    /// What the commits that are being taken in will put into mailboxes.
+    letters: Vec<(Arc<Mailbox>, Vec<RoomNid>)>,
     tasks: JoinSet<()>,
 }
 
@@ -110,11 +115,13 @@ impl PushGateway {
             egress,
             looks: Semaphore::new(LOOKS_MAX),
             requests: Semaphore::new(REQUESTS_MAX),
+            served: Mutex::default(),
         });
         let follower = Follower {
             parts,
             owners: HashMap::new(),
             rooms: HashMap::new(),
+            letters: Vec::new(),
             tasks: JoinSet::new(),
         };
         tasks.spawn(|stop| follower.run(feed, stop));
@@ -123,9 +130,11 @@ impl PushGateway {
 
 impl Follower {
     async fn run(mut self, mut feed: Feed, mut stop: Stop) {
+        let begun = self.parts.store.position();
         if let Err(error) = self.load_all().await {
             tracing::error!(%error, "the pushers cannot be read: notifications come late");
         }
+        self.deliver(begun);
         loop {
             tokio::select! {
                 () = stop.requested() => break,
@@ -163,14 +172,24 @@ impl Follower {
                 tracing::error!(%error, "a change that concerns a pusher was missed");
             }
         }
+        self.deliver(commits.last().map_or(Position::ZERO, |commit| commit.last));
     }
 
-    fn touch_room(&self, room: RoomNid) {
+    /// Fills the mailboxes: all that concerns them up to this position is known now.
+    fn deliver(&mut self, upto: Position) {
+        let mut served = self.parts.served.lock();
+        for (mailbox, rooms) in self.letters.drain(..) {
+            mailbox.put(rooms);
+        }
+        *served = upto.max(*served);
+    }
+
+    fn touch_room(&mut self, room: RoomNid) {
         for user in self.rooms.get(&room).into_iter().flatten() {
             for running in
                 self.owners.get(user).into_iter().flat_map(|owner| owner.pushers.values())
             {
-                running.mailbox.put([room]);
+                self.letters.push((running.mailbox.clone(), vec![room]));
             }
         }
     }
@@ -220,7 +239,7 @@ impl Follower {
                 continue;
             }
             let mailbox = Arc::new(Mailbox::default());
-            mailbox.put(owner.rooms.iter().copied());
+            self.letters.push((mailbox.clone(), owner.rooms.iter().copied().collect()));
             let task = pusher::run(self.parts.clone(), (key.clone(), row.clone()), mailbox.clone());
             let task = self.tasks.spawn(task);
             owner.pushers.insert(key, Running { row, mailbox, task });
@@ -244,7 +263,8 @@ impl Follower {
         if let Some(owner) = self.owners.get(&user) {
             for running in owner.pushers.values() {
                 // A room that was left is looked at once more: nothing in it is unread.
-                running.mailbox.put(rooms.symmetric_difference(&before).copied());
+                let changed = rooms.symmetric_difference(&before).copied().collect();
+                self.letters.push((running.mailbox.clone(), changed));
             }
         }
         Ok(())

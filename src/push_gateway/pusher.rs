@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use kv::{Batch, Direction, Durability, Position, Reader};
 use ruma::push::Action;
 use serde::Deserialize;
@@ -26,7 +26,9 @@ use crate::{
     error::ApiError,
     id::RoomNid,
     push::{Query, unread::ReadPlaces},
-    rooms::{Room, StoredEvent, timeline::entries, visibility::Viewer},
+    rooms::{
+        Room, StoredEvent, preferences::InviteDecision, timeline::entries, visibility::Viewer,
+    },
     storage::{
         rows::{
             EventFlags, Membership, MembershipRow, TimelineEntry, TimelinePosition,
@@ -44,6 +46,8 @@ const WAIT_MAX: Duration = Duration::from_hours(1);
 const AGE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// How many of the newest events of one room are looked at, after a long absence.
 const EXAMINED_MAX: usize = 500;
+/// How often a gateway may refuse one and the same thing before it is not told that any more.
+const REFUSALS_MAX: u32 = 3;
 
 /// A pusher at work.
 pub(super) struct Pusher {
@@ -56,6 +60,8 @@ pub(super) struct Pusher {
     pending: HashSet<RoomNid>,
     /// The unread messages of each room; `None` until they matter.
     unread: Option<HashMap<RoomNid, u64>>,
+    /// How often the gateway refused what is being told.
+    refusals: u32,
 }
 
 /// An event to tell.
@@ -73,6 +79,8 @@ pub(super) struct Note {
 enum Trouble {
     /// The gateway did not take it.
     Gateway(String),
+    /// The gateway does not want it, now or later.
+    Refused(StatusCode),
     /// The gateway does not know the device any more.
     Rejected,
     /// The store failed.
@@ -106,8 +114,10 @@ pub(super) async fn run(
         None
     });
     let cursor = stored.filter(|cursor| cursor.since == row.since).unwrap_or(begun);
-    let (pending, unread) = (HashSet::new(), None);
-    let mut pusher = Pusher { parts, key, row, mailbox, cursor, pending, unread };
+    let (pending, unread, refusals) = (HashSet::new(), None, 0);
+    let mut pusher = Pusher { parts, key, row, mailbox, cursor, pending, unread, refusals };
+    // Not before the follower knows what there is to look at.
+    pusher.mailbox.wake.notified().await;
     loop {
         let woken = pusher.mailbox.clone();
         match pusher.look().await {
@@ -131,8 +141,7 @@ pub(super) async fn run(
 impl Pusher {
     /// Looks at what is new and tells it.
     async fn look(&mut self) -> Result<(), Trouble> {
-        self.pending.extend(self.mailbox.take());
-        let now = self.parts.store.position();
+        let now = self.take();
         let notes = self.notes(now).await?;
         if !notes.is_empty() || self.cursor.badge > 0 || self.unread.is_some() {
             self.count(now).await?;
@@ -141,15 +150,18 @@ impl Pusher {
             if self.is_due(&note).await? {
                 let badge = self.badge();
                 let body = message::of_event(self, &note, badge).await?;
-                self.post(body).await?;
-                self.cursor.badge = badge;
+                if self.tell(body).await? {
+                    self.cursor.badge = badge;
+                    self.cursor.failures = 0;
+                }
                 self.advance(note.place.position);
             }
         }
         if self.badge() < self.cursor.badge {
             let badge = self.badge();
-            self.post(message::of_badge(self, badge)?).await?;
+            self.tell(message::of_badge(self, badge)?).await?;
             self.cursor.badge = badge;
+            self.cursor.failures = 0;
             self.advance(now);
         }
         // Not written for its own sake: what lies before it was told, or is not to be told.
@@ -157,6 +169,32 @@ impl Pusher {
         self.cursor.failures = 0;
         self.pending.clear();
         Ok(())
+    }
+
+    /// Empties the mailbox; the position up to which it held everything. What is not in it yet is
+    /// put there after this, with a later position.
+    fn take(&mut self) -> Position {
+        let served = self.parts.served.lock();
+        self.pending.extend(self.mailbox.take());
+        *served
+    }
+
+    /// Posts it, and gives it up when the gateway refuses it again and again; whether it was told.
+    async fn tell(&mut self, body: Vec<u8>) -> Result<bool, Trouble> {
+        let told = match self.post(body).await {
+            Ok(()) => true,
+            Err(Trouble::Refused(status)) if self.refusals + 1 >= REFUSALS_MAX => {
+                let user = &self.row.user_id;
+                tracing::info!(%user, app = self.key.app_id, %status, "a push is given up");
+                false
+            }
+            Err(trouble) => {
+                self.refusals += u32::from(matches!(trouble, Trouble::Refused(_)));
+                return Err(trouble);
+            }
+        };
+        self.refusals = 0;
+        Ok(told)
     }
 
     pub(super) async fn step<T: Send + 'static>(
@@ -252,6 +290,9 @@ impl Pusher {
         let _permit = self.parts.requests.acquire().await.map_err(ApiError::internal)?;
         let answer = self.parts.egress.call(call).await;
         let answer = answer.map_err(|error| Trouble::Gateway(error.to_string()))?;
+        if is_refusal(answer.status) {
+            return Err(Trouble::Refused(answer.status));
+        }
         if !answer.status.is_success() {
             return Err(Trouble::Gateway(format!("it answered {}", answer.status)));
         }
@@ -266,7 +307,6 @@ impl Pusher {
     /// Writes down how far the pusher is; whether that survives a power cut is not waited for.
     fn advance(&mut self, position: Position) {
         self.cursor.position = self.cursor.position.max(position);
-        self.cursor.failures = 0;
         self.save();
     }
 
@@ -279,6 +319,7 @@ impl Pusher {
     async fn back_off(&mut self, trouble: &Trouble) {
         let reason = match trouble {
             Trouble::Gateway(reason) => reason.clone(),
+            Trouble::Refused(status) => format!("it answered {status}"),
             Trouble::Store(error) => error.to_string(),
             Trouble::Rejected => return,
         };
@@ -289,6 +330,12 @@ impl Pusher {
         tracing::info!(%user, app = self.key.app_id, reason, ?wait, "a push failed");
         tokio::time::sleep(wait).await;
     }
+}
+
+/// Whether a gateway that answers this would answer it again.
+fn is_refusal(status: StatusCode) -> bool {
+    let is_passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+    status.is_client_error() && !is_passing
 }
 
 /// How long to wait after so many failures before: doubling, and not all at the same time.
@@ -371,6 +418,12 @@ impl Look<'_> {
         }
         let room = viewer.room().clone();
         let Some(event) = rooms.event(self.reader, &room, entry.event)? else { return Ok(None) };
+        if is_invite {
+            let decision = rooms.invite_decision(self.reader, user_id, event.pdu.sender())?;
+            if decision != InviteDecision::Allow {
+                return Ok(None);
+            }
+        }
         if !is_invite && !viewer.may_see(self.reader, &event)? {
             return Ok(None);
         }
@@ -387,6 +440,15 @@ impl Look<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_gateway_refuses_is_told_from_what_it_cannot_take_now() {
+        for (status, refused) in
+            [(200, false), (400, true), (404, true), (408, false), (429, false), (502, false)]
+        {
+            assert_eq!(is_refusal(StatusCode::from_u16(status).unwrap()), refused, "{status}");
+        }
+    }
 
     #[test]
     fn the_wait_grows_to_an_hour() {

@@ -19,7 +19,7 @@ use crate::{
     error::ApiError,
     push::{
         OddUser,
-        counts::{Counted, MAIN, MENTIONS_MAX, Question},
+        counts::{Counted, MAIN, MENTIONS_MAX, ODD_MAX, Question},
         rules::{self, Context, EventParts, SenderLevel, Subject},
     },
     storage::{
@@ -73,7 +73,8 @@ fn judge(draft: &mut Draft<'_>, event: &StoredEvent) -> Result<Counted, ApiError
     let Some(subject) = subject(&event.pdu) else { return Ok(Counted::default()) };
     let thread = thread_of(draft, &event.pdu)?;
     let room = draft.room.nid;
-    let odd = draft.rooms.push().odd_members(draft.reader, room)?;
+    let mut odd = draft.rooms.push().odd_members(draft.reader, room)?;
+    odd.truncate(ODD_MAX);
     let asks_sender = subject.mentions_room() || odd.iter().any(|user| user.asks_sender);
     let sender = event.pdu.sender();
     let level = if asks_sender {

@@ -5,7 +5,10 @@
 //! the first sync on. Where it does not know when something changed, it says later, never earlier:
 //! a sync then looks into the store and finds nothing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use kv::{Commit, Position};
 use tokio::sync::watch;
@@ -250,7 +253,9 @@ impl RoomTable {
     /// Takes in what the store says of a user's rooms. The table must be at least as new.
     pub(crate) fn install(&mut self, user: UserNid, loaded: Loaded) {
         let user = self.slot_of(user);
-        self.unwatch(user);
+        let before =
+            self.users[user as usize].as_mut().map(|user| std::mem::take(&mut user.joined));
+        let mut left: HashSet<u32> = before.unwrap_or_default().into_iter().collect();
         // Commits after the load passed while the room had no slot: what they touched is unknown.
         let missed = self.now > loaded.at;
         let known: HashMap<_, _> = loaded.rooms.into_iter().collect();
@@ -260,9 +265,14 @@ impl RoomTable {
         for &(nid, _) in loaded.memberships.iter().filter(joined) {
             let slot = self.room_slot(nid, known.get(&nid).copied(), missed);
             let room = &mut self.rooms[slot as usize];
-            room.watchers.push(user);
+            if !left.remove(&slot) {
+                room.watchers.push(user);
+            }
             changed = changed.max(room.positions.last());
             slots.push(slot);
+        }
+        for room in left {
+            self.unwatch_room(room, user);
         }
         let user = self.users[user as usize].as_mut().expect("the slot was just found or made");
         user.loaded_at = Some(loaded.at);
@@ -294,11 +304,15 @@ impl RoomTable {
 
     fn unwatch(&mut self, user: u32) {
         let Some(slot) = &mut self.users[user as usize] else { return };
-        for room in slot.joined.drain(..) {
-            let watchers = &mut self.rooms[room as usize].watchers;
-            if let Some(index) = watchers.iter().position(|&watcher| watcher == user) {
-                watchers.swap_remove(index);
-            }
+        for room in std::mem::take(&mut slot.joined) {
+            self.unwatch_room(room, user);
+        }
+    }
+
+    fn unwatch_room(&mut self, room: u32, user: u32) {
+        let watchers = &mut self.rooms[room as usize].watchers;
+        if let Some(index) = watchers.iter().position(|&watcher| watcher == user) {
+            watchers.swap_remove(index);
         }
     }
 

@@ -126,9 +126,20 @@ impl Pushers {
         app_id: &str,
         pushkey: &str,
     ) -> Result<(), ApiError> {
-        let mut batch = Batch::new();
-        self.delete(&mut batch, &key(user_id, app_id, pushkey), user_id);
-        commit(&self.store, batch).await?.map(drop).ok_or_else(busy)
+        let key = key(user_id, app_id, pushkey);
+        for _ in 0..ATTEMPTS {
+            let wanted = key.clone();
+            let row = self.store.read(move |reader| reader.get(&PUSHERS, &wanted)).await?;
+            // Nobody is woken for nothing.
+            let Some(row) = row else { return Ok(()) };
+            let mut batch = Batch::new();
+            batch.check(&PUSHERS, &key, Some(&row));
+            self.delete(&mut batch, &key, user_id);
+            if commit(&self.store, batch).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(busy())
     }
 
     fn row(

@@ -21,6 +21,8 @@ struct Gateway {
     told: Arc<Mutex<Vec<Value>>>,
     /// How many requests fail before one succeeds.
     failures: Arc<AtomicUsize>,
+    /// How many requests after those are refused.
+    refusals: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
     rejected: Arc<Mutex<Vec<String>>>,
 }
@@ -45,6 +47,11 @@ impl Gateway {
         if left > 0 {
             self.failures.store(left - 1, Ordering::SeqCst);
             return (StatusCode::BAD_GATEWAY, String::new());
+        }
+        let left = self.refusals.load(Ordering::SeqCst);
+        if left > 0 {
+            self.refusals.store(left - 1, Ordering::SeqCst);
+            return (StatusCode::BAD_REQUEST, String::new());
         }
         let body: Value = serde_json::from_str(body).unwrap();
         self.told.lock().unwrap().push(body["notification"].clone());
@@ -209,6 +216,58 @@ async fn a_gateway_is_told_of_an_event() {
     let bodies: Vec<_> =
         gateway.told().iter().map(|told| told["content"]["body"].clone()).collect();
     assert!(!bodies.contains(&json!("own")) && !bodies.contains(&json!("note")), "{bodies:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_lost_while_much_happens() {
+    let server = server().await;
+    let gateway = Gateway::start().await;
+    let (alice, bob, one) = pair(&server).await;
+    let two = alice.public_room().await;
+    bob.join(&two).await;
+    set(&bob, pusher(&gateway.url(), "key")).await;
+    for number in 0..20 {
+        let body = number.to_string();
+        tokio::join!(alice.send(&one, &body), alice.send(&two, &body));
+    }
+    let mut told: Vec<_> =
+        gateway.wait_for(40).await.iter().map(|told| told["event_id"].to_string()).collect();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), 40);
+}
+
+#[tokio::test]
+async fn what_a_gateway_refuses_thrice_does_not_hold_up_the_rest() {
+    let server = server().await;
+    let gateway = Gateway::start().await;
+    let (alice, bob, room) = pair(&server).await;
+    set(&bob, pusher(&gateway.url(), "key")).await;
+    gateway.refusals.store(3, Ordering::SeqCst);
+    alice.send(&room, "poison").await;
+    alice.send(&room, "next").await;
+    let told = gateway.wait_for(1).await;
+    assert_eq!(told[0]["content"]["body"], "next");
+    assert_eq!(gateway.asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn invites_of_those_who_are_ignored_are_not_told() {
+    let server = server().await;
+    let gateway = Gateway::start().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let carol = server.client("carol").await;
+    set(&bob, pusher(&gateway.url(), "key")).await;
+    let ignored = json!({ "ignored_users": { carol.id(): {} } });
+    let path = format!("v3/user/{}/account_data/m.ignored_user_list", encode(bob.id()));
+    bob.put(&path, ignored).await.ok();
+    for client in [&carol, &alice] {
+        let room = client.public_room().await;
+        let path = format!("v3/rooms/{}/invite", encode(&room));
+        client.post(&path, json!({ "user_id": bob.id() })).await.ok();
+    }
+    let told = gateway.wait_for(1).await;
+    assert_eq!(told[0]["sender"], alice.id());
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ mod event;
 mod person;
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    ops::ControlFlow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::{Bound, ControlFlow},
     sync::Arc,
     time::Duration,
 };
@@ -63,6 +63,10 @@ struct Inner {
 #[derive(Default)]
 struct Known {
     people: HashMap<UserNid, Person>,
+    /// Who was told last at which position: those of `people` with a `told_at`.
+    told: BTreeMap<Position, UserNid>,
+    /// Who is being told, so that the position is not known: with a `told_at` of `Position::MAX`.
+    telling: BTreeSet<UserNid>,
     /// Who may have to be told anew.
     dirty: BTreeSet<UserNid>,
     /// The same, whether it changed or not: they joined or left a room.
@@ -229,19 +233,28 @@ impl Presence {
     ) -> Vec<UserPresence> {
         let now = self.0.now();
         let mut known = self.0.known.lock();
-        let is_told = |person: &Person| match since {
-            // While it is told, its position is not known: told twice is better than never.
-            Some(since) => {
-                person.told_at == Position::MAX
-                    || (person.told_at > since && person.told_at <= until)
-            }
-            None => person.told.state != PresenceState::Offline,
+        let Known { people, told, telling, .. } = &mut *known;
+        let Some(since) = since else {
+            let is_there = |person: &Person| person.told.state != PresenceState::Offline;
+            let people = people.values_mut();
+            return people
+                .filter(|person| is_there(person) && share(&person.rooms, rooms))
+                .map(|person| describe(person, now))
+                .collect();
         };
-        let people = known.people.values_mut();
-        people
-            .filter(|person| is_told(person) && share(&person.rooms, rooms))
-            .map(|person| describe(person, now))
-            .collect()
+        if since > until {
+            return Vec::new();
+        }
+        // While it is told, its position is not known: told twice is better than never.
+        let range = (Bound::Excluded(since), Bound::Included(until));
+        let news = told.range(range).map(|(_, user)| user).chain(telling.iter());
+        let mut found = Vec::new();
+        for user in news {
+            if let Some(person) = people.get_mut(user).filter(|p| share(&p.rooms, rooms)) {
+                found.push(describe(person, now));
+            }
+        }
+        found
     }
 
     async fn load(&self) -> Result<(), ApiError> {
@@ -338,12 +351,17 @@ impl Inner {
     fn look(&self) {
         let now = self.clock.monotonic();
         let mut known = self.known.lock();
-        let Known { people, dirty, .. } = &mut *known;
-        for (user, person) in people {
+        let Known { people, dirty, told, .. } = &mut *known;
+        people.retain(|user, person| {
             if person.shown(now) != person.told {
                 dirty.insert(*user);
             }
-        }
+            let is_over = person.is_over(now);
+            if is_over {
+                told.remove(&person.told_at);
+            }
+            !is_over
+        });
     }
 
     /// Notes who joined or left rooms: their presence is told where they are now.
@@ -389,7 +407,8 @@ impl Inner {
         }
         {
             let mut known = self.known.lock();
-            let Some(person) = known.people.get_mut(&user) else { return Ok(()) };
+            let Known { people, told, telling, .. } = &mut *known;
+            let Some(person) = people.get_mut(&user) else { return Ok(()) };
             let shown = person.shown(now);
             let was_there = person.told.state != PresenceState::Offline;
             let is_there = shown.state != PresenceState::Offline;
@@ -399,13 +418,20 @@ impl Inner {
                 batch.delete(&PRESENCE_SHOWN, &user_id);
             }
             person.told = shown;
+            told.remove(&person.told_at);
+            telling.insert(user);
             person.told_at = Position::MAX;
             person.rooms = rooms.into();
         }
         let committed = self.store.commit(batch, Durability::Buffered).await;
-        let told_at = committed.as_ref().map_or(Position::MAX, |position| *position);
-        if let Some(person) = self.known.lock().people.get_mut(&user) {
-            person.told_at = told_at;
+        if let Ok(told_at) = &committed {
+            let mut known = self.known.lock();
+            let Known { people, told, telling, .. } = &mut *known;
+            if let Some(person) = people.get_mut(&user) {
+                person.told_at = *told_at;
+                told.insert(*told_at, user);
+                telling.remove(&user);
+            }
         }
         committed.map(drop).map_err(ApiError::from)
     }

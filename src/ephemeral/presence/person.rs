@@ -12,6 +12,8 @@ use crate::id::RoomNid;
 pub(super) const IDLE_AFTER: Duration = Duration::from_mins(5);
 /// Without a sync for so long, a device is gone.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(30);
+/// How long somebody who is offline is remembered.
+const OFFLINE_KEPT: Duration = Duration::from_hours(24);
 
 /// The states, from the least present to the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,8 @@ pub(super) struct Person {
     pub(super) told: Shown,
     /// When that was; `Position::MAX` while it is being told.
     pub(super) told_at: Position,
+    /// Since when nothing but being offline was to be told; kept by [`Person::is_over`].
+    quiet_since: Option<Duration>,
     /// In which rooms it was told, sorted.
     pub(super) rooms: Arc<[RoomNid]>,
 }
@@ -98,6 +102,7 @@ impl Person {
             active: None,
             told: Shown::default(),
             told_at: Position::ZERO,
+            quiet_since: None,
             rooms: Arc::default(),
         }
     }
@@ -178,6 +183,20 @@ impl Person {
         Shown { state, status_msg: self.status_msg.clone() }
     }
 
+    /// Whether the user is offline for so long that nothing need be remembered, as far as this was
+    /// asked now and then.
+    pub(super) fn is_over(&mut self, now: Duration) -> bool {
+        let is_quiet = self.devices.is_empty()
+            && self.told.state == PresenceState::Offline
+            && self.shown(now) == self.told
+            && self.told_at != Position::MAX;
+        if !is_quiet {
+            self.quiet_since = None;
+            return false;
+        }
+        now >= *self.quiet_since.get_or_insert(now) + OFFLINE_KEPT
+    }
+
     /// Whether there was a sign of the user lately.
     pub(super) fn currently_active(&self, now: Duration) -> bool {
         self.active.is_some_and(|active| now < active + IDLE_AFTER)
@@ -210,6 +229,18 @@ mod tests {
         alice.sync_ends(&phone, at(304).0);
         assert_eq!(alice.shown(at(333).0).state, PresenceState::Online);
         assert_eq!(alice.shown(at(334).0).state, PresenceState::Offline);
+    }
+
+    #[test]
+    fn who_is_offline_for_a_day_is_forgotten() {
+        let (mut alice, phone) = (person(), OwnedDeviceId::from("phone"));
+        alice.sync_begins(&phone, (PresenceState::Offline, true), at(0));
+        let day = 24 * 60 * 60;
+        assert!(!alice.is_over(at(1).0) && !alice.is_over(at(day + 1).0), "a hidden sync waits");
+        alice.sync_ends(&phone, at(day + 2).0);
+        alice.shown(at(day + 40).0);
+        assert!(!alice.is_over(at(day + 40).0) && !alice.is_over(at(2 * day).0));
+        assert!(alice.is_over(at(2 * day + 40).0));
     }
 
     #[test]

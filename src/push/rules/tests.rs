@@ -149,10 +149,14 @@ fn t88_no_pattern_makes_a_long_text_expensive() {
 #[test]
 fn t88_patterns_beyond_the_bounds_match_nothing() {
     assert!(compile(&"*a".repeat(WILDCARDS_MAX + 1), true).is_none());
-    let many = (0..=PATTERNS_MAX).map(|n| format!("never{n}*"));
+    let many = (0..=BUDGET / PATTERN_COST).map(|n| format!("never{n}*"));
     let mut rules = content_rules(std::iter::once("last*".to_owned()).chain(many));
     rules.underride.clear();
     let content = json!({ "body": "lasting" });
+    assert_eq!(judge(&rules, "m.room.message", &content, 0), Counts::ZERO);
+    let many = (0..=BUDGET).map(|n| format!("never{n}"));
+    let mut rules = content_rules(std::iter::once("lasting".to_owned()).chain(many));
+    rules.underride.clear();
     assert_eq!(judge(&rules, "m.room.message", &content, 0), Counts::ZERO);
     let rules = content_rules(std::iter::once("last*".to_owned()));
     assert_eq!(judge(&rules, "org.example.any", &content, 0).notify, 1);
