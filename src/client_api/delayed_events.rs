@@ -27,7 +27,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ClientApi, send};
+use super::{ClientApi, permissions::guests_may_not, send};
 use crate::{
     delayed_events::{Action, Delayed, Status},
     error::ApiError,
@@ -93,7 +93,7 @@ pub(super) async fn send_message(
     let endpoint = format!("send/{}/{event_type}", request.room_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
     let delayed = Delayed {
-        user_id: auth.user_id,
+        user_id: auth.user_id.clone(),
         room_id: request.room_id,
         event_type,
         state_key: None,
@@ -101,7 +101,7 @@ pub(super) async fn send_message(
         delay_ms: milliseconds(&delay)?,
         transaction,
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, &auth, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -122,7 +122,7 @@ pub(super) async fn send_state(
     // The path has no transaction id: a retry hands in another one.
     let (device_id, endpoint, id) = (auth.device_id.to_string(), String::new(), String::new());
     let delayed = Delayed {
-        user_id: auth.user_id,
+        user_id: auth.user_id.clone(),
         room_id: request.room_id,
         event_type: TimelineEventType::from(request.event_type.to_string()),
         state_key: Some(request.state_key),
@@ -130,7 +130,7 @@ pub(super) async fn send_state(
         delay_ms: milliseconds(&delay)?,
         transaction: ClientTransaction { device_id, endpoint, id },
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, &auth, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn send_delayed_event(
     let endpoint = format!("delayed_event/{}/{}", request.room_id, request.event_type);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
     let delayed = Delayed {
-        user_id: auth.user_id,
+        user_id: auth.user_id.clone(),
         room_id: request.room_id,
         event_type: request.event_type,
         state_key: request.state_key,
@@ -152,7 +152,7 @@ pub(super) async fn send_delayed_event(
         delay_ms: u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX),
         transaction,
     };
-    let delay_id = schedule(&app, delayed).await?;
+    let delay_id = schedule(&app, &auth, delayed).await?;
     Ok(send_delayed_event::unstable::Response::new(delay_id))
 }
 
@@ -264,9 +264,27 @@ pub(super) async fn get_delayed_event(
     Ok(answer(&list(&page.events, Some(status), page.next_batch)))
 }
 
-async fn schedule(app: &ClientApi, delayed: Delayed) -> Result<String, ApiError> {
-    app.limits.messages.check(&delayed.user_id)?;
+async fn schedule(app: &ClientApi, auth: &Requester, delayed: Delayed) -> Result<String, ApiError> {
+    app.limits_of(auth).messages.check(&auth.user_id)?;
+    check_member_event(auth, &delayed)?;
     app.delayed_events.schedule(delayed).await
+}
+
+/// What has limits of its own, and for guests more than that, cannot wait: nobody would hold to them
+/// when the time comes.
+fn check_member_event(auth: &Requester, delayed: &Delayed) -> Result<(), ApiError> {
+    if delayed.event_type != TimelineEventType::RoomMember || delayed.state_key.is_none() {
+        return Ok(());
+    }
+    if auth.guest {
+        return Err(guests_may_not());
+    }
+    let content: Map<String, Value> = serde_json::from_str(delayed.content.get())
+        .map_err(|_| ApiError::bad_json("The content is not an object"))?;
+    match content.get("membership").and_then(Value::as_str) {
+        Some("leave" | "ban") => Ok(()),
+        _ => Err(ApiError::forbidden("Invites, joins and knocks cannot be delayed")),
+    }
 }
 
 fn action(action: &UpdateAction) -> Result<Action, ApiError> {
