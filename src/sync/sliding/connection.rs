@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId};
 use tokio::sync::Notify;
 
-use super::request::{Wanted, Wish};
+use super::request::{Wanted, Wish, weight_of};
 use crate::{
     error::ApiError,
     id::{EventNid, RoomNid},
@@ -29,7 +29,8 @@ use crate::{
 const PER_USER_MAX: usize = 32;
 /// Connections altogether.
 const CONNECTIONS_MAX: usize = 10_000;
-/// Rooms and members that all connections together know, of about 100 bytes each.
+/// Rooms and members that all connections together know, and what they want, of about 100 bytes
+/// each.
 const ENTRIES_MAX: usize = 2_000_000;
 /// Members that are remembered of one connection.
 const MEMBERS_MAX: usize = 20_000;
@@ -135,6 +136,13 @@ impl Delta {
     }
 }
 
+impl Delta {
+    fn entries(&self) -> usize {
+        let wishes = weight_of(self.rooms.values().map(|told| &told.wish));
+        self.rooms.len() + self.members.len() + wishes + self.wanted.weight()
+    }
+}
+
 impl Base {
     fn take(&mut self, delta: Delta) {
         self.position = Some(delta.position);
@@ -154,8 +162,10 @@ impl Base {
         self.threads = delta.threads;
     }
 
+    /// O(rooms), like the sorting of the lists that comes with every answer.
     fn entries(&self) -> usize {
-        self.rooms.len() + self.members.len()
+        let wishes = weight_of(self.rooms.values().map(|told| &told.wish));
+        self.rooms.len() + self.members.len() + wishes + self.wanted.weight()
     }
 }
 
@@ -245,7 +255,7 @@ impl SlidingConnections {
         // A newer request has come: nobody reads this answer.
         let current = all.connections.get_mut(key).filter(|found| found.request == opened.request);
         if let Some(connection) = current {
-            let entries = connection.base.entries() + delta.rooms.len() + delta.members.len();
+            let entries = connection.base.entries() + delta.entries();
             connection.told = Some((number, delta));
             let before = std::mem::replace(&mut connection.entries, entries);
             all.entries = all.entries + entries - before;
