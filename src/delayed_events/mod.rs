@@ -11,7 +11,7 @@ mod list;
 mod store;
 mod worker;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kv::{Json, Store};
@@ -79,8 +79,9 @@ struct Inner {
     config: DelayedEventsConfig,
     /// By the id of an event, or by the user when one is handed in.
     locks: [tokio::sync::Mutex<()>; LOCKS],
-    /// Rooms in which state events may wait: only their commits are looked at.
-    rooms_watched: Mutex<HashSet<RoomNid>>,
+    /// Rooms in which state events may wait: only their commits are looked at. With the version of
+    /// the state that was looked at last.
+    rooms_watched: Mutex<HashMap<RoomNid, Option<u32>>>,
 }
 
 impl std::fmt::Debug for DelayedEvents {
