@@ -30,7 +30,7 @@ use super::{
     ClientApi, RateLimits,
     raw::{parameter, written_json},
     send,
-};
+super::{ClientApi, permissions::guests_may_not, send};
 use crate::{
     delayed_events::{Action, Delayed, Status},
     error::ApiError,
@@ -97,7 +97,7 @@ pub(super) async fn send_message(
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
     let limits = app.limits_of(&auth);
     let delayed = Delayed {
-        user_id: auth.user_id,
+        user_id: auth.user_id.clone(),
         room_id: request.room_id,
         event_type,
         state_key: None,
@@ -105,7 +105,7 @@ pub(super) async fn send_message(
         delay_ms: milliseconds(&delay)?,
         transaction,
     };
-    let delay_id = schedule(&app, limits, delayed).await?;
+    let delay_id = schedule(&app, limits, &auth, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn send_state(
     let (device_id, endpoint, id) = (auth.device_id.to_string(), String::new(), String::new());
     let limits = app.limits_of(&auth);
     let delayed = Delayed {
-        user_id: auth.user_id,
+        user_id: auth.user_id.clone(),
         room_id: request.room_id,
         event_type: TimelineEventType::from(request.event_type.to_string()),
         state_key: Some(request.state_key),
@@ -135,7 +135,7 @@ pub(super) async fn send_state(
         delay_ms: milliseconds(&delay)?,
         transaction: ClientTransaction { device_id, endpoint, id },
     };
-    let delay_id = schedule(&app, limits, delayed).await?;
+    let delay_id = schedule(&app, limits, &auth, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -150,7 +150,7 @@ pub(super) async fn send_delayed_event(
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
     let limits = app.limits_of(&auth);
     let delayed = Delayed {
-        user_id: auth.user_id,
+        user_id: auth.user_id.clone(),
         room_id: request.room_id,
         event_type: request.event_type,
         state_key: request.state_key,
@@ -158,7 +158,7 @@ pub(super) async fn send_delayed_event(
         delay_ms: u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX),
         transaction,
     };
-    let delay_id = schedule(&app, limits, delayed).await?;
+    let delay_id = schedule(&app, limits, &auth, delayed).await?;
     Ok(send_delayed_event::unstable::Response::new(delay_id))
 }
 
@@ -273,10 +273,28 @@ pub(super) async fn get_delayed_event(
 async fn schedule(
     app: &ClientApi,
     limits: &RateLimits,
-    delayed: Delayed,
+    ClientApi, auth: &Requester, delayed: Delayed,
 ) -> Result<String, ApiError> {
-    limits.messages.check(&delayed.user_id)?;
+    limitsapp.limits_of(auth).messages.check(&auth.user_id)?;
+    check_member_event(auth, &delayed)?;
     app.delayed_events.schedule(delayed).await
+}
+
+/// What has limits of its own, and for guests more than that, cannot wait: nobody would hold to them
+/// when the time comes.
+fn check_member_event(auth: &Requester, delayed: &Delayed) -> Result<(), ApiError> {
+    if delayed.event_type != TimelineEventType::RoomMember || delayed.state_key.is_none() {
+        return Ok(());
+    }
+    if auth.guest {
+        return Err(guests_may_not());
+    }
+    let content: Map<String, Value> = serde_json::from_str(delayed.content.get())
+        .map_err(|_| ApiError::bad_json("The content is not an object"))?;
+    match content.get("membership").and_then(Value::as_str) {
+        Some("leave" | "ban") => Ok(()),
+        _ => Err(ApiError::forbidden("Invites, joins and knocks cannot be delayed")),
+    }
 }
 
 fn action(action: &UpdateAction) -> Result<Action, ApiError> {

@@ -4,7 +4,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-previews>
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::response::Response;
 use kv::{Direction, Position, Reader};
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     error::ApiError,
     http::{RawRequest, Requester},
+    id::RoomNid,
     rooms::{
         Room,
         filter::RelatedBy,
@@ -95,6 +96,8 @@ struct PlainEvent {
     content: Box<RawValue>,
 }
 
+type AccountDataByRoom = HashMap<Option<RoomNid>, Vec<PlainEvent>>;
+
 #[derive(Serialize)]
 struct InitialSync {
     end: String,
@@ -119,7 +122,9 @@ pub(super) async fn get_current_state(
         }
         None => None,
     };
-    json(&room_info(&app, &asker, request.room_id, row, MESSAGES_DEFAULT).await?)
+    let nid = app.rooms.interner().room(&request.room_id);
+    let data = account_data(&app, &asker.user_id).await?.remove(&Some(nid)).unwrap_or_default();
+    json(&room_info(&app, &asker, request.room_id, row, (MESSAGES_DEFAULT, data)).await?)
 }
 
 async fn room_info(
@@ -127,7 +132,7 @@ async fn room_info(
     asker: &Asker,
     room_id: OwnedRoomId,
     row: Option<MembershipRow>,
-    limit: usize,
+    (limit, account_data): (usize, Vec<PlainEvent>),
 ) -> Result<RoomInfo, ApiError> {
     let wanted = MessagesRequest {
         room_id: room_id.clone(),
@@ -153,7 +158,7 @@ async fn room_info(
         messages: Some(messages),
         state: Some(state),
         visibility: visibility(app, &room_id).await?,
-        account_data: account_data(app, &asker.user_id, Some(&room_id)).await?,
+        account_data,
         room_id,
     })
 }
@@ -163,16 +168,16 @@ async fn visibility(app: &ClientApi, room_id: &OwnedRoomId) -> Result<&'static s
     Ok(if app.rooms.is_listed(&room).await? { "public" } else { "private" })
 }
 
-async fn account_data(
-    app: &ClientApi,
-    user_id: &UserId,
-    room_id: Option<&OwnedRoomId>,
-) -> Result<Vec<PlainEvent>, ApiError> {
+/// All account data of a user, by room; that of `None` is global.
+async fn account_data(app: &ClientApi, user_id: &UserId) -> Result<AccountDataByRoom, ApiError> {
     let (data, user_id) = (app.users.account_data().clone(), user_id.to_owned());
-    let room = room_id.map(|room_id| app.rooms.interner().room(room_id));
     let read = app.rooms.store().read(move |reader| data.since(reader, &user_id, Position::ZERO));
-    let entries = read.await?.into_iter().filter(|entry| entry.room == room);
-    Ok(entries.map(|entry| PlainEvent { kind: entry.kind, content: entry.content }).collect())
+    let mut by_room = AccountDataByRoom::new();
+    for entry in read.await? {
+        let event = PlainEvent { kind: entry.kind, content: entry.content };
+        by_room.entry(entry.room).or_default().push(event);
+    }
+    Ok(by_room)
 }
 
 /// `GET /_matrix/client/v3/initialSync`
@@ -191,21 +196,29 @@ pub(super) async fn initial_sync(
     let archived = parameter(query, "archived").is_some_and(|archived| archived == "true");
     let asker = asker(auth);
     let end = PaginationToken::live(app.rooms.store().position()).to_string();
+    let mut data = account_data(&app, &asker.user_id).await?;
     let mut rooms = Vec::new();
     for (room, row) in rooms_of(&app.rooms, asker.user_id.clone()).await? {
         let is_archived = matches!(row.membership, Membership::Leave | Membership::Ban);
         if row.membership == Membership::Join || (is_archived && archived && row.was_joined) {
-            let info = room_info(&app, &asker, room.id.clone(), Some(row), limit).await?;
+            let data = data.remove(&Some(room.nid)).unwrap_or_default();
+            let info = room_info(&app, &asker, room.id.clone(), Some(row), (limit, data)).await?;
             rooms.push(info);
         } else if row.membership == Membership::Invite {
-            rooms.push(invited(&app, &asker, room).await?);
+            let data = data.remove(&Some(room.nid)).unwrap_or_default();
+            rooms.push(invited(&app, &asker, room, data).await?);
         }
     }
-    let account_data = account_data(&app, &asker.user_id, None).await?;
+    let account_data = data.remove(&None).unwrap_or_default();
     json(&InitialSync { end, presence: [], account_data, rooms })
 }
 
-async fn invited(app: &ClientApi, asker: &Asker, room: Room) -> Result<RoomInfo, ApiError> {
+async fn invited(
+    app: &ClientApi,
+    asker: &Asker,
+    room: Room,
+    account_data: Vec<PlainEvent>,
+) -> Result<RoomInfo, ApiError> {
     let room_id = room.id.clone();
     let invite = own_member_event(&app.rooms, asker.clone(), room).await?;
     Ok(RoomInfo {
@@ -214,7 +227,7 @@ async fn invited(app: &ClientApi, asker: &Asker, room: Room) -> Result<RoomInfo,
         messages: None,
         state: None,
         visibility: visibility(app, &room_id).await?,
-        account_data: account_data(app, &asker.user_id, Some(&room_id)).await?,
+        account_data,
         room_id,
     })
 }
@@ -222,7 +235,8 @@ async fn invited(app: &ClientApi, asker: &Asker, room: Room) -> Result<RoomInfo,
 /// `GET /_matrix/client/v3/events`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events>
 ///
-/// Events of rooms alone, at most 100; `timeout` is at most 90 seconds.
+/// Events of rooms alone, at most 100; `timeout` is at most 90 seconds. It counts among the polls of
+/// `/sync`, of which a device has four at once.
 pub(super) async fn listen_to_new_events(
     app: Arc<ClientApi>,
     auth: Requester,
@@ -240,20 +254,25 @@ pub(super) async fn listen_to_new_events(
     };
     drop(request);
     let session = auth.session;
+    let device_id = auth.device_id.clone();
     let asker = asker(auth);
+    let (mut poll, mut is_over) = (None, false);
     let mut stopped = app.sync.notifier().stopped();
     loop {
         let events = events_since(&app.rooms, asker.clone(), wanted.clone()).await?;
         // What comes next is what comes after the first look.
         wanted.from.get_or_insert(events.start);
-        if !events.chunk.is_empty() || Instant::now() >= deadline || *stopped.borrow() {
+        if !events.chunk.is_empty() || is_over || Instant::now() >= deadline || *stopped.borrow() {
             let Events { start, end, chunk, .. } = events;
             return json(&EventsAnswer { start: start.to_string(), end: end.to_string(), chunk });
         }
         let mut topics = events.topics;
         let user = app.rooms.interner().user(&asker.user_id);
         topics.push(topic::user(topic::USER_SESSIONS, user));
+        let poll = poll
+            .get_or_insert_with(|| app.sync.open_poll(asker.user_id.clone(), device_id.clone()));
         tokio::select! {
+            () = poll.ended() => is_over = true,
             _ = app.rooms.store().watch(&topics, events.at) => {}
             () = tokio::time::sleep_until(deadline) => {}
             _ = stopped.changed() => {}

@@ -15,8 +15,10 @@ use crate::{
     http::{Requester, Standing},
 };
 
-/// What comes before the version in every path of this API.
+/// What comes before the version in the paths of this API.
 const PREFIX: &str = "/_matrix/client/";
+/// The same in the older paths of media.
+const MEDIA_PREFIX: &str = "/_matrix/media/";
 
 /// What guests may do, as the specification lists it. Below it what is the same by another path
 /// (joins by alias, the empty state key), and what a client needs to begin and to end: the
@@ -71,6 +73,8 @@ const NOT_SUSPENDED: &[(&str, &str)] = &[
     ("POST", "rooms/{}/unban"),
     ("POST", "rooms/{}/upgrade"),
     ("PUT", "rooms/{}/send/{}/{}"),
+    // What to do with one that waits is not refused, since it may be cancelled; it is never sent.
+    ("PUT", "rooms/{}/delayed_event/{}/{}"),
     ("PUT", "rooms/{}/state/{}/{}"),
     ("PUT", "rooms/{}/state/{}"),
     ("PUT", "rooms/{}/state/{}/"),
@@ -124,16 +128,12 @@ fn is_in(table: &[(&str, &str)], endpoint: &(Method, String)) -> bool {
     table.iter().any(|(method, path)| endpoint.0 == *method && endpoint.1 == *path)
 }
 
-/// The method, and the path without version and with `{}` for each variable. A profile's field
-/// counts as what it is, since some may be changed and others not.
+/// The method, and the path as the tables have it. A profile's field counts as what it is, since
+/// some may be changed and others not.
 fn endpoint(head: &Parts) -> (Method, String) {
     // What is not matched by a route of ours is in no table.
     let matched = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let path = matched.strip_prefix(PREFIX).and_then(|path| path.split_once('/'));
-    let mut path = match path {
-        Some((_, path)) => path.split('/').map(unnamed).collect::<Vec<_>>().join("/"),
-        None => matched.strip_prefix(PREFIX).unwrap_or_default().to_owned(),
-    };
+    let mut path = named(matched);
     let displayname = head.uri.path().ends_with("/displayname");
     if path == "profile/{}/{}" && displayname {
         "profile/{}/displayname".clone_into(&mut path);
@@ -142,6 +142,41 @@ fn endpoint(head: &Parts) -> (Method, String) {
     (method, path)
 }
 
+/// A path without what says its age (a version, or `unstable` and a proposal), with `{}` for each
+/// variable; media has the same name by its older paths.
+fn named(matched: &str) -> String {
+    let segments = |path: &str| path.split('/').map(unnamed).collect::<Vec<_>>().join("/");
+    if let Some((_, path)) = matched.strip_prefix(MEDIA_PREFIX).and_then(|p| p.split_once('/')) {
+        return format!("media/{}", segments(path));
+    }
+    let path = matched.strip_prefix(PREFIX).unwrap_or_default();
+    match path.split_once('/') {
+        Some(("unstable", path)) => segments(path.split_once('/').map_or(path, |(_, path)| path)),
+        Some((_, path)) => segments(path),
+        None => path.to_owned(),
+    }
+}
+
 fn unnamed(segment: &str) -> &str {
     if segment.starts_with('{') { "{}" } else { segment }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_one_name_by_all_its_paths() {
+        let cases = [
+            ("/_matrix/client/versions", "versions"),
+            ("/_matrix/client/v3/knock/{room_id}", "knock/{}"),
+            ("/_matrix/client/unstable/xyz.amorgan.knock/knock/{room_id}", "knock/{}"),
+            ("/_matrix/media/v3/upload", "media/upload"),
+            ("/_matrix/client/v1/media/config", "media/config"),
+            ("/elsewhere", ""),
+        ];
+        for (path, name) in cases {
+            assert_eq!(named(path), name, "{path}");
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub struct RateLimits {
     pub media_uploads: RateLimiter,
     /// Previews, by user.
     pub url_previews: RateLimiter,
+    /// Searches for users, by user: a few for each letter that is typed.
+    pub user_searches: RateLimiter,
 }
 
 impl RateLimits {
@@ -64,6 +66,7 @@ impl RateLimits {
             reports: limiter(&config.reports),
             media_uploads: limiter(&config.media_uploads),
             url_previews: limiter(&config.url_previews),
+            user_searches: limiter(&RateLimit::new(2.0, 50)),
         }
     }
 }

@@ -31,6 +31,7 @@ pub(super) async fn search_users(
     if auth.guest {
         return Err(ApiError::guest_access_forbidden("Guests may not look for users"));
     }
+    app.limits_of(&auth).user_searches.check(&auth.user_id)?;
     let search = DirectorySearch {
         user_id: auth.user_id,
         term: request.search_term,

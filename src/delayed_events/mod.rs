@@ -11,10 +11,10 @@ mod list;
 mod store;
 mod worker;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use kv::Store;
+use kv::{Json, Store};
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, UserId, events::TimelineEventType};
 use serde_json::{json, value::RawValue};
@@ -25,7 +25,10 @@ use crate::{
     error::ApiError,
     id::RoomNid,
     rooms::{NewEvent, Rooms, Transaction, check_new_event, redacts_of},
-    storage::rows::delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+    storage::{
+        rows::delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+        schema::users::ACCOUNTS,
+    },
 };
 
 /// How large a content may be: an event of 64 KiB has its other fields too.
@@ -76,8 +79,9 @@ struct Inner {
     config: DelayedEventsConfig,
     /// By the id of an event, or by the user when one is handed in.
     locks: [tokio::sync::Mutex<()>; LOCKS],
-    /// Rooms in which state events may wait: only their commits are looked at.
-    rooms_watched: Mutex<HashSet<RoomNid>>,
+    /// Rooms in which state events may wait: only their commits are looked at. With the version of
+    /// the state that was looked at last.
+    rooms_watched: Mutex<HashMap<RoomNid, Option<u32>>>,
 }
 
 impl std::fmt::Debug for DelayedEvents {
@@ -174,6 +178,7 @@ impl DelayedEvents {
     /// Sends an event; safe to do again.
     async fn send(&self, delay_id: &str, row: &DelayedEventRow) -> Result<Outcome, ApiError> {
         let rooms = &self.0.rooms;
+        self.check_standing(&row.user_id).await?;
         let room = rooms.known_room(&row.room_id).await?;
         let content = serde_json::value::to_raw_value(&row.content).map_err(ApiError::internal)?;
         let event_type = TimelineEventType::from(row.event_type.clone());
@@ -188,6 +193,24 @@ impl DelayedEvents {
         };
         let sent = rooms.send(&room, event, Some(transaction)).await?;
         Ok(Outcome { event_id: Some(sent.event_id), ..self.outcome(Reason::Delay) })
+    }
+
+    /// Refuses what would come from an account that may send nothing any more: who asked for it
+    /// could when they did. An application service's own user has no account.
+    async fn check_standing(&self, user_id: &UserId) -> Result<(), ApiError> {
+        let user_id = user_id.to_string();
+        let account = self.database().read(move |reader| reader.get(&ACCOUNTS, &user_id)).await?;
+        let Some(Json(account)) = account else { return Ok(()) };
+        if account.deactivated_ts.is_some() {
+            return Err(ApiError::forbidden("The account of the sender is deactivated"));
+        }
+        if account.locked {
+            return Err(ApiError::user_locked());
+        }
+        if account.suspended {
+            return Err(ApiError::user_suspended("The account of the sender is suspended"));
+        }
+        Ok(())
     }
 
     fn outcome(&self, reason: Reason) -> Outcome {

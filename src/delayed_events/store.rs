@@ -76,9 +76,12 @@ impl DelayedEvents {
         }
         row.next_event = next_event;
         // Before the row is there, so that no commit of the room goes unseen.
-        if row.state_key.is_some() {
-            self.0.rooms_watched.lock().insert(room);
-        }
+        let watch = || {
+            if row.state_key.is_some() {
+                self.0.rooms_watched.lock().insert(room, None);
+            }
+        };
+        watch();
         let mut batch = Batch::new();
         batch.check_absent(&DELAYED_EVENTS, &delay_id);
         batch.put(&DELAYED_EVENTS, &delay_id, &Json(row.clone()));
@@ -93,6 +96,8 @@ impl DelayedEvents {
             batch.put(&DELAYED_TRANSACTIONS, &key, &Json(delay_id.clone()));
         }
         self.write(batch).await?;
+        // The worker may have looked meanwhile, and this one was not there yet.
+        watch();
         Ok(delay_id)
     }
 

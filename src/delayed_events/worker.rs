@@ -17,7 +17,7 @@ use crate::{
         rows::delayed_events::{DelayedEventRow, Outcome, Reason},
         schema::{
             delayed_events::{DELAYED_EVENTS, DELAYED_EVENTS_DUE, DELAYED_STATES},
-            rooms::{CURRENT_STATE, CurrentStateKey, EVENT_RECORDS, EventKey},
+            rooms::{CURRENT_STATE, CurrentStateKey, EVENT_RECORDS, EventKey, ROOM_HEADS},
         },
         topic,
     },
@@ -76,7 +76,7 @@ impl DelayedEvents {
             topics()
                 .filter(|topic| topic.space == topic::ROOM_EVENTS)
                 .map(|topic| RoomNid(topic.id))
-                .filter(|room| watched.contains(room))
+                .filter(|room| watched.contains_key(room))
                 .collect()
         };
         for room in rooms {
@@ -94,15 +94,22 @@ impl DelayedEvents {
         };
         let rooms: HashSet<RoomNid> =
             self.database().read(read).await?.into_iter().map(|(key, ())| key.room).collect();
-        self.0.rooms_watched.lock().extend(&rooms);
+        self.0.rooms_watched.lock().extend(rooms.iter().map(|room| (*room, None)));
         for room in rooms {
             self.look_at_states(room).await?;
         }
         Ok(())
     }
 
-    /// Gives up the state events of a room whose place a newer state of somebody else took.
+    /// Gives up the state events of a room whose place a newer state of somebody else took. A commit
+    /// that leaves the state as it was, as of a message, costs no look at them.
     async fn look_at_states(&self, room: RoomNid) -> Result<(), ApiError> {
+        let read = move |reader: &Reader<'_>| reader.get(&ROOM_HEADS, &room);
+        let version = self.database().read(read).await?.map(|head| head.state_version);
+        let looked_at = self.0.rooms_watched.lock().get(&room).copied().flatten();
+        if version.is_some() && version == looked_at {
+            return Ok(());
+        }
         let range = DELAYED_STATES.prefix(&room);
         let waiting = self
             .database()
@@ -123,6 +130,11 @@ impl DelayedEvents {
             {
                 self.finalize(&key.delay_id, row, self.replaced()).await?;
             }
+        }
+        if let Some(watched) = self.0.rooms_watched.lock().get_mut(&room)
+            && *watched == looked_at
+        {
+            *watched = version;
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// How many thumbnails of a content are removed with it at once; more than there ever are.
-const THUMBNAILS_MAX: usize = 5_000;
+/// How many thumbnails of a content are removed at once.
+const THUMBNAILS_MAX: usize = 1_000;
 
 /// A file of a user.
 #[derive(Clone, Debug)]
@@ -44,7 +44,12 @@ impl Media {
     /// Removes a file; whether there was one.
     pub async fn delete(&self, key: &MediaKey) -> Result<bool, ApiError> {
         for _ in 0..ATTEMPTS {
-            let Some(before) = self.before_removal(key).await? else { return Ok(false) };
+            let Some(mut before) = self.before_removal(key).await? else { return Ok(false) };
+            while before.thumbnails.len() == THUMBNAILS_MAX {
+                self.remove_thumbnails(before.thumbnails).await?;
+                let Some(now) = self.before_removal(key).await? else { return Ok(false) };
+                before = now;
+            }
             let mut batch = Batch::new();
             let mut files = Vec::new();
             remove_rows(&mut batch, key, &before);
@@ -71,6 +76,24 @@ impl Media {
             }
         }
         Err(busy())
+    }
+
+    /// Removes thumbnails alone: they can be made again.
+    async fn remove_thumbnails(
+        &self,
+        thumbnails: Vec<(ThumbnailKey, ThumbnailRow)>,
+    ) -> Result<(), ApiError> {
+        let (mut batch, mut files) = (Batch::new(), Vec::new());
+        for (key, row) in thumbnails {
+            batch.delete(&THUMBNAILS, &key);
+            if let Some(file) = row.file {
+                batch.put(&UNSETTLED_FILES, &file, &());
+                files.push(file);
+            }
+        }
+        self.commit(batch).await?;
+        self.discard(files).await;
+        Ok(())
     }
 
     async fn before_removal(&self, key: &MediaKey) -> Result<Option<Before>, ApiError> {

@@ -98,7 +98,13 @@ impl Media {
                 }
                 let read = read.and_then(|ts| u64::try_from(ts).ok());
                 if self.is_old(&row, read) {
-                    count += usize::from(self.remove_one(&key, &row).await?);
+                    // One that cannot be removed must not keep the others.
+                    match self.remove_one(&key, &row).await {
+                        Ok(removed) => count += usize::from(removed),
+                        Err(error) => {
+                            tracing::warn!(%error, "an old file could not be removed");
+                        }
+                    }
                 }
             }
         }

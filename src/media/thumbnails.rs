@@ -220,8 +220,12 @@ fn chosen(config: &MediaConfig, wanted: ThumbnailSize) -> Option<ThumbnailSize> 
         return None;
     }
     // Cut to the shape that is asked for, in one of a few sizes.
+    // The shape in eighths, so that a content has few of them, whatever is asked for.
     let grown = u64::from(side.next_power_of_two());
-    let of = |length: u32| u32::try_from(u64::from(length) * grown / u64::from(side)).ok();
+    let of = |length: u32| {
+        let eighths = (u64::from(length) * 8).div_ceil(u64::from(side.max(1))).max(1);
+        u32::try_from((grown * eighths).div_ceil(8)).ok()
+    };
     Some(ThumbnailSize { width: of(wanted.width)?, height: of(wanted.height)?, ..wanted })
 }
 
@@ -266,6 +270,8 @@ mod tests {
             (size(640, 481, Scale), Some(size(800, 600, Scale))),
             (size(200, 200, Crop), Some(size(256, 256, Crop))),
             (size(200, 100, Crop), Some(size(256, 128, Crop))),
+            (size(200, 99, Crop), Some(size(256, 128, Crop))),
+            (size(101, 200, Crop), Some(size(160, 256, Crop))),
             (size(801, 600, Crop), None),
             (size(801, 600, Scale), None),
         ];

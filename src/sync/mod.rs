@@ -18,11 +18,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use kv::Position;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
-use ruma::{OwnedUserId, UserId, api::client::filter::FilterDefinition};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId, api::client::filter::FilterDefinition};
 use tokio::time::Instant;
 
 use self::{
-    connections::Connections,
+    connections::{Connections, Poll},
     filter::SyncFilter,
     notifier::Notifier,
     sliding::{connection::SlidingConnections, lists::RoomFacts},
@@ -111,6 +111,11 @@ impl Sync {
     /// Tells what is new, to others than clients.
     pub fn notifier(&self) -> &Notifier {
         &self.0.notifier
+    }
+
+    /// Opens a poll that is answered elsewhere, so that it counts among the device's.
+    pub(crate) fn open_poll(&self, user_id: OwnedUserId, device_id: OwnedDeviceId) -> Poll {
+        self.0.connections.open_poll((user_id, device_id))
     }
 
     /// Ends all long polls: the server stops.

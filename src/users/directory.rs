@@ -7,6 +7,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-directory>
 
 use std::{
+    cell::Cell,
     cmp::Reverse,
     collections::{BTreeSet, HashSet},
     ops::{Bound, ControlFlow},
@@ -54,6 +55,8 @@ const ROWS_MAX: usize = 500;
 
 /// How many rooms of a user are looked at.
 const ROOMS_MAX: usize = 500;
+/// How many rooms are read for one search, of all users together.
+const ROOMS_READ_MAX: usize = 5_000;
 
 /// How many accounts are indexed in one batch.
 const ACCOUNTS_PER_BATCH: usize = 200;
@@ -96,13 +99,19 @@ pub async fn search(
     }
     let rooms = rooms.clone();
     let store = rooms.store().clone();
-    store.read(move |reader| Look { search: &search, rooms: &rooms, reader }.run()).await
+    store.read(move |reader| {
+            let rooms_left = Cell::new(ROOMS_READ_MAX);
+            Look { search: &search, rooms: &rooms, readerreader, data: &data, rooms_left }.run()
+        }).await
 }
 
 struct Look<'a> {
     search: &'a DirectorySearch,
     rooms: &'a Rooms,
     reader: &'a Reader<'a>,
+    data: &'a AccountData,
+    /// How many rooms may still be read.
+    rooms_left: Cell<usize>,
 }
 
 /// How well a user fits: the smallest comes first.
@@ -116,13 +125,17 @@ impl Look<'_> {
         let Some(longest) = words.iter().max_by_key(|word| word.chars().count()) else {
             return Ok((Vec::new(), false));
         };
-        let (candidates, was_cut) = self.candidates(longest)?;
+        let (candidates, mut was_cut) = self.candidates(longest)?;
         let own = self.joined(&self.search.user_id)?.into_iter().collect();
         let ignored = ignored_users(self.reader, &self.search.user_id)?;
         let mut found: Vec<(Place, ListedUser)> = Vec::new();
         for user_id in candidates {
             if user_id == self.search.user_id || ignored.contains(&user_id) {
                 continue;
+            }
+            if self.rooms_left.get() == 0 {
+                was_cut = true;
+                break;
             }
             let Some(profile) = self.profile(&user_id)? else { continue };
             let known = words_of(&user_id, &profile);
@@ -177,6 +190,7 @@ impl Look<'_> {
                 joined.push(key.room);
             }
             left -= 1;
+            self.rooms_left.set(self.rooms_left.get().saturating_sub(1));
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(joined)
@@ -196,6 +210,7 @@ impl Look<'_> {
             return Ok(Some(false));
         }
         for nid in theirs {
+            self.rooms_left.set(self.rooms_left.get().saturating_sub(1));
             let Some(room) = self.rooms.room_by_nid(self.reader, nid)? else { continue };
             if self.rooms.summary(self.reader, &room)?.is_some_and(|room| is_open(&room)) {
                 return Ok(Some(false));

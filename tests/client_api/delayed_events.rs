@@ -253,3 +253,36 @@ async fn an_event_outlives_a_restart_and_a_crash_right_after_it_was_sent() {
     assert_eq!(outcome.event_id, Some(sent.event_id));
     drop(again);
 }
+
+#[tokio::test]
+async fn t68_nothing_is_sent_for_a_user_who_is_suspended_by_then() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    server.server.users.set_admin(&alice.user.user_id, true).await.unwrap();
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let delay_id = delay(&bob, &room, "later", 10_000).await;
+    let path = format!("v1/admin/suspend/{}", bob.id());
+    alice.put(&path, json!({ "suspended": true })).await.ok();
+    let send = format!("{BASE}/{delay_id}/send");
+    let answer = server.post(&send, json!({})).send().await;
+    assert_eq!(answer.outcome(), (403, "M_USER_SUSPENDED"));
+    server.pass(11);
+    assert_eq!(end(&bob, &delay_id).await["error"]["errcode"], json!("M_USER_SUSPENDED"));
+    assert!(said(&alice, &room).await.is_empty());
+}
+
+#[tokio::test]
+async fn invites_joins_and_knocks_are_not_delayed() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let path = format!(
+        "v3/rooms/{room}/state/m.room.member/@bob:example.org?org.matrix.msc4140.delay=10000"
+    );
+    for membership in ["invite", "join", "knock"] {
+        let answer = alice.put(&path, json!({ "membership": membership })).await;
+        assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"), "{membership}");
+    }
+    alice.put(&path, json!({ "membership": "leave" })).await.ok();
+}

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId};
 use tokio::sync::Notify;
 
-use super::request::{Wanted, Wish};
+use super::request::{Wanted, Wish, weight_of};
 use crate::{
     error::ApiError,
     id::{EventNid, RoomNid},
@@ -30,7 +30,8 @@ use crate::{
 const PER_USER_MAX: usize = 32;
 /// Connections altogether.
 const CONNECTIONS_MAX: usize = 10_000;
-/// Rooms and members that all connections together know, of about 100 bytes each.
+/// Rooms and members that all connections together know, and what they want, of about 100 bytes
+/// each.
 const ENTRIES_MAX: usize = 2_000_000;
 /// Members that are remembered of one connection.
 const MEMBERS_MAX: usize = 20_000;
@@ -142,6 +143,13 @@ impl Delta {
     }
 }
 
+impl Delta {
+    fn entries(&self) -> usize {
+        let wishes = weight_of(self.rooms.values().map(|told| &told.wish));
+        self.rooms.len() + self.members.len() + wishes + self.wanted.weight()
+    }
+}
+
 impl Base {
     fn take(&mut self, delta: Delta) {
         self.position = Some(delta.position);
@@ -161,8 +169,10 @@ impl Base {
         self.threads = delta.threads;
     }
 
+    /// O(rooms), like the sorting of the lists that comes with every answer.
     fn entries(&self) -> usize {
-        self.rooms.len() + self.members.len()
+        let wishes = weight_of(self.rooms.values().map(|told| &told.wish));
+        self.rooms.len() + self.members.len() + wishes + self.wanted.weight()
     }
 }
 
@@ -251,7 +261,7 @@ impl SlidingConnections {
         if let Some(connection) = current {
             connection.told.push_back((number, delta));
             if connection.told.len() > TOLD_MAX {
-                connection.told.pop_front();
+                connection.told.pop_frontentries();
             }
             let told = connection.told.iter().map(|(_, delta)| delta.entries());
             let entries = connection.base.entries() + told.sum::<usize>();

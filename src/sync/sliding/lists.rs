@@ -120,7 +120,9 @@ pub(super) fn entries(step: &Step<'_>, news: &News, base: &Base) -> Result<Vec<E
             Membership::Join | Membership::Knock => true,
             Membership::Invite => is_wanted(step, (nid, &row), &mut wishes)?,
             Membership::Leave | Membership::Ban => match base.rooms.get(&nid) {
-                Some(told) => !(row.forgotten && told.kind == Kind::Left),
+                Some(told) if told.kind != Kind::Left => true,
+                // Told once, unless it was left in another way since.
+                Some(told) => told.member != row.event && !row.forgotten,
                 None => row.was_joined && row.by_other && !row.forgotten,
             },
             Membership::None => false,

@@ -5,7 +5,10 @@
 //!
 //! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{
     UserId, api::client::sync::sync_events::v5::request as v5, directory::RoomTypeFilter,
@@ -25,6 +28,9 @@ const RANGES_MAX: usize = 20;
 const SUBSCRIPTIONS_MAX: usize = 500;
 /// Entries of one `required_state`.
 const REQUIRED_MAX: usize = 200;
+/// Entries of all `required_state` of one request together, but that which repeats the one before
+/// counts nothing: it is kept once.
+const REQUIRED_ALL_MAX: usize = 2_000;
 /// Room types of one filter, lists and rooms of one extension.
 const NAMES_MAX: usize = 500;
 /// The longest id of a connection; the proposal says 16 characters.
@@ -134,12 +140,7 @@ impl Wanted {
     ) -> Result<Self, ApiError> {
         check("lists", lists.len(), LISTS_MAX)?;
         check("room subscriptions", subscriptions.len(), SUBSCRIPTIONS_MAX)?;
-        let wish = |limit: ruma::UInt, required: &[(StateEventType, String)]| {
-            let limit = u64::from(limit).min(TIMELINE_LIMIT_MAX);
-            let required = Required::compile(required, user_id, interner)?;
-            let limit = usize::try_from(limit).expect("the limit was just clamped");
-            Ok::<_, ApiError>(Arc::new(Wish { limit, required }))
-        };
+        let mut wishes = Wishes { user_id, interner, last: None, entries: 0 };
         let names: Vec<&str> = lists.keys().map(String::as_str).collect();
         let lists = lists.iter().map(|(name, list)| {
             check_name("The name of a list", name)?;
@@ -147,7 +148,7 @@ impl Wanted {
             Ok(List {
                 name: name.clone(),
                 ranges: ranges(&list.ranges)?,
-                wish: wish(details.timeline_limit, &details.required_state)?,
+                wish: wishes.wish(details.timeline_limit, &details.required_state)?,
                 filter: list
                     .filters
                     .as_ref()
@@ -156,15 +157,72 @@ impl Wanted {
                     .unwrap_or_default(),
             })
         });
+        let lists = lists.collect::<Result<_, ApiError>>()?;
         let subscriptions = subscriptions.iter().map(|(room_id, room)| {
-            Ok((interner.room(room_id), wish(room.timeline_limit, &room.required_state)?))
+            Ok((interner.room(room_id), wishes.wish(room.timeline_limit, &room.required_state)?))
         });
         Ok(Self {
-            lists: lists.collect::<Result<_, ApiError>>()?,
+            lists,
             subscriptions: subscriptions.collect::<Result<_, ApiError>>()?,
             extensions: Extensions::compile(extensions, &names, interner)?,
         })
     }
+}
+
+/// The wishes of a request, one after the other.
+struct Wishes<'a> {
+    user_id: &'a UserId,
+    interner: &'a Interner,
+    /// The last one and what it was made of.
+    last: Option<(ruma::UInt, &'a [(StateEventType, String)], Arc<Wish>)>,
+    /// Entries of all `required_state` up to now.
+    entries: usize,
+}
+
+impl<'a> Wishes<'a> {
+    fn wish(
+        &mut self,
+        limit: ruma::UInt,
+        required: &'a [(StateEventType, String)],
+    ) -> Result<Arc<Wish>, ApiError> {
+        if let Some((last_limit, last, wish)) = &self.last
+            && *last_limit == limit
+            && *last == required
+        {
+            return Ok(wish.clone());
+        }
+        self.entries += required.len();
+        check("different entries of required_state in all", self.entries, REQUIRED_ALL_MAX)?;
+        let clamped = usize::try_from(u64::from(limit).min(TIMELINE_LIMIT_MAX));
+        let wish = Arc::new(Wish {
+            limit: clamped.expect("the limit was just clamped"),
+            required: Required::compile(required, self.user_id, self.interner)?,
+        });
+        self.last = Some((limit, required, wish.clone()));
+        Ok(wish)
+    }
+}
+
+impl Wanted {
+    /// How much memory it takes, in entries of about 100 bytes.
+    pub(super) fn weight(&self) -> usize {
+        let list = |list: &List| {
+            let filter = &list.filter;
+            let names = filter.room_types.len() + filter.not_room_types.len();
+            1 + names + list.wish.weight()
+        };
+        let lists: usize = self.lists.iter().map(list).sum();
+        let extensions = &self.extensions;
+        let scopes = [&extensions.account_data, &extensions.receipts, &extensions.typing];
+        let named: usize = scopes.into_iter().flatten().map(|scope| scope.rooms.len() / 8).sum();
+        lists + self.subscriptions.len() + weight_of(self.subscriptions.values()) + named
+    }
+}
+
+/// The weight of wishes, of which many are the same one.
+pub(super) fn weight_of<'a>(wishes: impl Iterator<Item = &'a Arc<Wish>>) -> usize {
+    let mut seen = HashSet::new();
+    wishes.filter(|wish| seen.insert(Arc::as_ptr(wish))).map(|wish| wish.weight()).sum()
 }
 
 /// Refuses an id of a connection that is too long.
@@ -382,6 +440,12 @@ impl Required {
 }
 
 impl Wish {
+    /// How much memory it takes, in entries of about 100 bytes.
+    fn weight(&self) -> usize {
+        let Required { exact, members, types, keys, .. } = &self.required;
+        1 + (exact.len() + members.len() + types.len() + keys.len()) / 8
+    }
+
     /// All that any of the wishes wants.
     pub(super) fn union<'a>(wishes: impl Iterator<Item = &'a Arc<Self>>) -> Arc<Self> {
         let mut union: Option<Arc<Self>> = None;

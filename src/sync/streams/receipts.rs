@@ -42,14 +42,17 @@ struct Receipt {
 
 type Content = BTreeMap<OwnedEventId, BTreeMap<&'static str, BTreeMap<String, Receipt>>>;
 
-/// The receipts that were written after `since` (`None`: all).
+/// The receipts that were written after `since` (`None`: the newest of all, and the reader's own).
 pub(crate) fn read(
     step: &Step<'_>,
     room: RoomNid,
     since: Option<Position>,
 ) -> Result<Receipts, ApiError> {
     let mut receipts = Receipts::default();
-    let changes = changes(step, room, since)?;
+    let mut changes = changes(step, room, since)?;
+    if since.is_none() && changes.len() == RECEIPTS_MAX {
+        changes.extend(own(step, room)?);
+    }
     let mut threads: BTreeMap<String, Content> = BTreeMap::new();
     for change in changes {
         let ReceiptChange { user_id, kind, thread, event_id, ts } = change;
