@@ -27,10 +27,11 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    ClientApi, RateLimits,
+    ClientApi,
+    permissions::guests_may_not,
     raw::{parameter, written_json},
     send,
-super::{ClientApi, permissions::guests_may_not, send};
+};
 use crate::{
     delayed_events::{Action, Delayed, Status},
     error::ApiError,
@@ -95,7 +96,6 @@ pub(super) async fn send_message(
     let event_type = TimelineEventType::from(request.event_type.to_string());
     let endpoint = format!("send/{}/{event_type}", request.room_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
-    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id.clone(),
         room_id: request.room_id,
@@ -105,7 +105,7 @@ pub(super) async fn send_message(
         delay_ms: milliseconds(&delay)?,
         transaction,
     };
-    let delay_id = schedule(&app, limits, &auth, delayed).await?;
+    let delay_id = schedule(&app, &auth, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -125,7 +125,6 @@ pub(super) async fn send_state(
     };
     // The path has no transaction id: a retry hands in another one.
     let (device_id, endpoint, id) = (auth.device_id.to_string(), String::new(), String::new());
-    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id.clone(),
         room_id: request.room_id,
@@ -135,7 +134,7 @@ pub(super) async fn send_state(
         delay_ms: milliseconds(&delay)?,
         transaction: ClientTransaction { device_id, endpoint, id },
     };
-    let delay_id = schedule(&app, limits, &auth, delayed).await?;
+    let delay_id = schedule(&app, &auth, delayed).await?;
     Ok(answer(&json!({ "delay_id": delay_id })))
 }
 
@@ -148,7 +147,6 @@ pub(super) async fn send_delayed_event(
 ) -> Result<send_delayed_event::unstable::Response, ApiError> {
     let endpoint = format!("delayed_event/{}/{}", request.room_id, request.event_type);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
-    let limits = app.limits_of(&auth);
     let delayed = Delayed {
         user_id: auth.user_id.clone(),
         room_id: request.room_id,
@@ -158,7 +156,7 @@ pub(super) async fn send_delayed_event(
         delay_ms: u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX),
         transaction,
     };
-    let delay_id = schedule(&app, limits, &auth, delayed).await?;
+    let delay_id = schedule(&app, &auth, delayed).await?;
     Ok(send_delayed_event::unstable::Response::new(delay_id))
 }
 
@@ -270,12 +268,8 @@ pub(super) async fn get_delayed_event(
     Ok(answer(&list(&page.events, Some(status), page.next_batch)))
 }
 
-async fn schedule(
-    app: &ClientApi,
-    limits: &RateLimits,
-    ClientApi, auth: &Requester, delayed: Delayed,
-) -> Result<String, ApiError> {
-    limitsapp.limits_of(auth).messages.check(&auth.user_id)?;
+async fn schedule(app: &ClientApi, auth: &Requester, delayed: Delayed) -> Result<String, ApiError> {
+    app.limits_of(auth).messages.check(&auth.user_id)?;
     check_member_event(auth, &delayed)?;
     app.delayed_events.schedule(delayed).await
 }

@@ -99,17 +99,18 @@ pub async fn search(
     }
     let rooms = rooms.clone();
     let store = rooms.store().clone();
-    store.read(move |reader| {
+    store
+        .read(move |reader| {
             let rooms_left = Cell::new(ROOMS_READ_MAX);
-            Look { search: &search, rooms: &rooms, readerreader, data: &data, rooms_left }.run()
-        }).await
+            Look { search: &search, rooms: &rooms, reader, rooms_left }.run()
+        })
+        .await
 }
 
 struct Look<'a> {
     search: &'a DirectorySearch,
     rooms: &'a Rooms,
     reader: &'a Reader<'a>,
-    data: &'a AccountData,
     /// How many rooms may still be read.
     rooms_left: Cell<usize>,
 }

@@ -139,12 +139,6 @@ impl Delta {
     }
 
     fn entries(&self) -> usize {
-        self.rooms.len() + self.members.len()
-    }
-}
-
-impl Delta {
-    fn entries(&self) -> usize {
         let wishes = weight_of(self.rooms.values().map(|told| &told.wish));
         self.rooms.len() + self.members.len() + wishes + self.wanted.weight()
     }
@@ -261,7 +255,7 @@ impl SlidingConnections {
         if let Some(connection) = current {
             connection.told.push_back((number, delta));
             if connection.told.len() > TOLD_MAX {
-                connection.told.pop_frontentries();
+                connection.told.pop_front();
             }
             let told = connection.told.iter().map(|(_, delta)| delta.entries());
             let entries = connection.base.entries() + told.sum::<usize>();

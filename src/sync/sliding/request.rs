@@ -169,12 +169,15 @@ impl Wanted {
     }
 }
 
+/// The limit and the state that were asked for last, and the wish they made.
+type LastWish<'a> = (ruma::UInt, &'a [(StateEventType, String)], Arc<Wish>);
+
 /// The wishes of a request, one after the other.
 struct Wishes<'a> {
     user_id: &'a UserId,
     interner: &'a Interner,
     /// The last one and what it was made of.
-    last: Option<(ruma::UInt, &'a [(StateEventType, String)], Arc<Wish>)>,
+    last: Option<LastWish<'a>>,
     /// Entries of all `required_state` up to now.
     entries: usize,
 }
