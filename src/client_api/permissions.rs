@@ -145,16 +145,17 @@ fn endpoint(head: &Parts) -> (Method, String) {
 /// A path without what says its age (a version, or `unstable` and a proposal), with `{}` for each
 /// variable; media has the same name by its older paths.
 fn named(matched: &str) -> String {
-    let segments = |path: &str| path.split('/').map(unnamed).collect::<Vec<_>>().join("/");
-    if let Some((_, path)) = matched.strip_prefix(MEDIA_PREFIX).and_then(|p| p.split_once('/')) {
-        return format!("media/{}", segments(path));
-    }
-    let path = matched.strip_prefix(PREFIX).unwrap_or_default();
-    match path.split_once('/') {
-        Some(("unstable", path)) => segments(path.split_once('/').map_or(path, |(_, path)| path)),
-        Some((_, path)) => segments(path),
-        None => path.to_owned(),
-    }
+    let (family, path) = match matched.strip_prefix(MEDIA_PREFIX) {
+        Some(path) => ("media/", path),
+        None => ("", matched.strip_prefix(PREFIX).unwrap_or_default()),
+    };
+    let path = match path.split_once('/') {
+        Some(("unstable", path)) => path.split_once('/').map_or(path, |(_, path)| path),
+        Some((_, path)) => path,
+        None => path,
+    };
+    let path = path.split('/').map(unnamed).collect::<Vec<_>>().join("/");
+    format!("{family}{path}")
 }
 
 fn unnamed(segment: &str) -> &str {
@@ -169,6 +170,7 @@ mod tests {
     fn an_endpoint_has_one_name_by_all_its_paths() {
         let cases = [
             ("/_matrix/client/versions", "versions"),
+            ("/_matrix/media/unstable/fi.mau.msc2246/create", "media/create"),
             ("/_matrix/client/v3/knock/{room_id}", "knock/{}"),
             ("/_matrix/client/unstable/xyz.amorgan.knock/knock/{room_id}", "knock/{}"),
             ("/_matrix/media/v3/upload", "media/upload"),

@@ -22,7 +22,7 @@ pub(crate) const MESSAGES: usize = 200;
 /// How many rooms are filled at once.
 const AT_ONCE: usize = 16;
 /// One in so many messages holds the word that is searched for.
-const RARE: usize = 100;
+const RARE: usize = 1000;
 /// How long the index of messages may take to catch up.
 const INDEX_PATIENCE: Duration = Duration::from_mins(2);
 
@@ -122,7 +122,8 @@ pub(crate) async fn page(
     repeat(reader, duration, process, (Method::GET, path, Bytes::new())).await
 }
 
-/// Searches for a word that one message in a hundred holds, newest first.
+/// Searches for a word that one message in each room holds, newest first. (Beyond 250 the server says
+/// only that there are at least so many.)
 pub(crate) async fn search(
     reader: &mut Person,
     duration: Duration,
