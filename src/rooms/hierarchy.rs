@@ -1,7 +1,7 @@
 //! The rooms of a space, and of the spaces in it, depth first.
 //!
 //! A walk meets each room once, so that circles end; it goes at most [`DEPTH_MAX`] deep and meets at
-//! most [`ROOMS_MAX`] rooms. What a page leaves over is kept in memory under the token of the next
+//! most `ROOMS_MAX` rooms. What a page leaves over is kept in memory under the token of the next
 //! one, bound to who asked for what; the store of these walks has a bound, and a walk that is gone is
 //! begun again. Rooms that the user may not know of are left out, and spaces among them are not
 //! entered.

@@ -1,7 +1,7 @@
 //! Who is there: presence, in memory, with what must outlive a restart in two small tables.
 //!
 //! What a user does ([`Presence::syncs`], [`Presence::is_active`], [`Presence::set`]) changes the
-//! user's [`Person`]; one task tells what others see of it, when that changed: it commits a batch
+//! user's `Person`; one task tells what others see of it, when that changed: it commits a batch
 //! that touches the user's joined rooms, so that those who wait there look. Who comes later reads
 //! the presence of everybody who was seen since the start. Receipt and typing aside, nothing here
 //! is durable: a 200 for a status message does not promise that it survives a power cut.

@@ -1,6 +1,6 @@
 //! Simplified sliding sync (MSC4186): the rooms a client looks at, and what is new in them.
 //!
-//! A connection remembers in memory what its client was told; see [`connection`]. The poll waits on
+//! A connection remembers in memory what its client was told; see `connection`. The poll waits on
 //! the same notifier as `/sync` and reads with the same streams; without news it reads nothing from
 //! storage. After a restart of the server all clients begin anew (`M_UNKNOWN_POS`).
 //!
