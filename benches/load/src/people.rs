@@ -1,6 +1,11 @@
 //! The simulated users and their rooms.
 
-use std::{fmt::Write, net::SocketAddr, process};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    process,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
@@ -16,6 +21,9 @@ pub(crate) const EVENTS_PER_CHANNEL: usize = 6;
 
 /// Passwords are hashed on all cores of the server, so a few registrations go on at once.
 const REGISTRATIONS_AT_ONCE: usize = 8;
+
+/// How many users were registered: each has a number of its own.
+static REGISTERED: AtomicUsize = AtomicUsize::new(0);
 
 /// A room, by its id as it stands in a path.
 #[derive(Clone, Default)]
@@ -36,7 +44,8 @@ pub(crate) struct Person {
 
 /// Registers so many users.
 pub(crate) async fn register(address: SocketAddr, count: usize) -> Result<Vec<Person>> {
-    stream::iter((0..count).map(|number| Person::register(address, number)))
+    let first = REGISTERED.fetch_add(count, Ordering::Relaxed);
+    stream::iter((first..first + count).map(|number| Person::register(address, number)))
         .buffered(REGISTRATIONS_AT_ONCE)
         .try_collect()
         .await
