@@ -29,6 +29,9 @@ pub mod push_gateway;
 // Accounts, sessions and what is a user's own.
 pub mod users;
 
+// What end-to-end encryption needs of a server: keys, device lists, messages to devices, backups.
+pub mod encryption;
+
 // The full-text index of messages.
 pub mod search;
 

@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config, Serves},
     delayed_events::DelayedEvents,
     egress::Egress,
+    encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
     federation::server_keys,
@@ -134,6 +135,9 @@ impl Server {
                 .await?;
         let users =
             Users::new(store.clone(), interner, &config, clock.clone(), appservices.clone());
+        let times = (interner, clock.clone());
+        let encryption = Encryption::new(store.clone(), times, &config, appservices.clone());
+        encryption.enter(identity.epoch).await?;
         let tasks = Tasks::default();
         users.prepare().await?;
         rooms.push().load(&store).await.map_err(ApiError::from)?;
@@ -142,10 +146,12 @@ impl Server {
         let presence = start_presence(&config, &store, (interner, &clock), &tasks).await?;
         let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
         let told = (typing.clone(), presence.clone());
-        let sync = Sync::start(rooms.clone(), users.clone(), told, identity.epoch);
+        let sync =
+            Sync::start((rooms.clone(), users.clone(), encryption.clone()), told, identity.epoch);
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),
+            encryption,
             appservices: appservices.clone(),
             rooms: rooms.clone(),
             delayed_events,
@@ -181,6 +187,7 @@ impl Server {
         client.delayed_events.start(tasks);
         let parts = appservice_sender::Parts {
             appservices: self.appservices.clone(),
+            encryption: client.encryption.clone(),
             rooms: rooms.clone(),
             typing: client.typing.clone(),
             presence: client.presence.clone(),

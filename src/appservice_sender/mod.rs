@@ -31,6 +31,7 @@ use tokio::{
 use self::follower::Follower;
 use crate::{
     appservices::{Appservice, Appservices, Registry},
+    encryption::Encryption,
     ephemeral::{Presence, Typing},
     error::ApiError,
     id::RoomNid,
@@ -52,6 +53,8 @@ fn is_unavailable(error: &ApiError) -> bool {
 pub struct Parts {
     /// Who is to be told.
     pub appservices: Appservices,
+    /// Keys and messages to devices.
+    pub encryption: Encryption,
     /// The event graph.
     pub rooms: Rooms,
     /// Who types.

@@ -17,6 +17,7 @@ pub mod device;
 pub mod directory;
 pub mod discovery;
 pub mod fallback;
+pub mod encryption_routes;
 pub mod filter;
 pub mod media;
 pub mod media_routes;
@@ -74,6 +75,7 @@ use crate::{
     config::Config,
     delayed_events::DelayedEvents,
     egress::Egress,
+    encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
     http::{AppserviceCaller, Authenticator, Credentials, Requester},
@@ -91,6 +93,8 @@ pub struct ClientApi {
     pub config: Arc<Config>,
     /// Accounts and what is theirs.
     pub users: Users,
+    /// Keys, messages to devices, backups.
+    pub encryption: Encryption,
     /// Application services.
     pub appservices: Appservices,
     /// The event graph.

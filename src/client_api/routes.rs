@@ -6,8 +6,9 @@ use http::Method;
 
 use super::{
     ClientApi, account_routes::account_routes, alias, create_room, delayed_events,
-    media_routes::media_routes, membership_change, read_marker, read_routes::read_routes, receipt,
-    reporting, send, space, sync, sync_sliding, thread_subscriptions, typing, upgrade,
+    encryption_routes::encryption_routes, media_routes::media_routes, membership_change,
+    read_marker, read_routes::read_routes, receipt, reporting, send, space, sync, sync_sliding,
+    thread_subscriptions, typing, upgrade,
 };
 use crate::http::{Options, Routes};
 
@@ -23,6 +24,7 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
     let routes = Routes::new(state);
     let routes = sync_routes(read_routes(account_routes(routes)));
+    let routes = encryption_routes(routes);
     let routes = room_feature_routes(delayed_event_routes(routes));
     media_routes(write_routes(routes))
 }

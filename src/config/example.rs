@@ -22,6 +22,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("support", include_str!("support.rs")),
     ("rate_limits", include_str!("rate_limits.rs")),
     ("rooms", include_str!("rooms.rs")),
+    ("encryption", include_str!("encryption.rs")),
     ("presence", include_str!("presence.rs")),
     ("calls", include_str!("calls.rs")),
     ("delayed_events", include_str!("delayed_events.rs")),

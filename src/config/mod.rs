@@ -12,6 +12,7 @@ mod database;
 mod delayed_events;
 mod egress;
 mod email;
+mod encryption;
 mod error;
 mod limits;
 mod load;
@@ -47,6 +48,7 @@ pub use self::{
     delayed_events::DelayedEventsConfig,
     egress::EgressConfig,
     email::EmailConfig,
+    encryption::{EncryptedRooms, EncryptionConfig},
     error::ConfigError,
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
@@ -99,6 +101,9 @@ pub struct Config {
     /// How rooms are made.
     #[serde(default)]
     pub rooms: RoomsConfig,
+    /// End-to-end encryption.
+    #[serde(default)]
+    pub encryption: EncryptionConfig,
     /// Whether people see who is there.
     #[serde(default)]
     pub presence: PresenceConfig,
@@ -145,6 +150,7 @@ impl Config {
             support: SupportConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             rooms: RoomsConfig::default(),
+            encryption: EncryptionConfig::default(),
             presence: PresenceConfig::default(),
             calls: CallsConfig::default(),
             delayed_events: DelayedEventsConfig::default(),

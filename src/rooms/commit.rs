@@ -102,6 +102,9 @@ impl RoomCommit {
         if self.events.iter().any(|event| event.timeline.is_some()) {
             batch.touch(topic::room(topic::ROOM_EVENTS, room));
         }
+        if self.events.iter().any(|event| !event.members.is_empty()) {
+            batch.touch(topic::room(topic::ROOM_MEMBERS, room));
+        }
         let bumps = |event: &&EventCommit| event.timeline.is_some() && bumps(&event.event.pdu);
         if let Some(event) = self.events.iter().rev().find(bumps) {
             batch.put(&ROOM_BUMPS, &room, &event.position);

@@ -16,7 +16,7 @@ pub const USER_MEMBERSHIPS: u8 = 4;
 pub const USER_ACCOUNT_DATA: u8 = 5;
 /// A user's sessions changed: tokens that were known may be gone.
 pub const USER_SESSIONS: u8 = 6;
-/// Messages for a user's devices, or device lists the user follows, changed.
+/// A user's devices, the messages that wait for them or the counts of their keys changed.
 pub const USER_DEVICES: u8 = 7;
 /// A user's pushers changed.
 pub const PUSHERS: u8 = 9;
@@ -27,6 +27,11 @@ pub const ROOM_PRESENCE: u8 = 8;
 pub const USER_THREAD_SUBSCRIPTIONS: u8 = 10;
 /// Something happened in a room that moves it up in lists of rooms.
 pub const ROOM_BUMP: u8 = 15;
+
+/// The devices or cross-signing keys of a member of a room changed.
+pub const ROOM_DEVICE_LISTS: u8 = 16;
+/// Somebody's membership of a room changed.
+pub const ROOM_MEMBERS: u8 = 17;
 
 /// A delayed event was handed in or changed; a topic of the whole server, with the number 0.
 pub const DELAYED_EVENTS: u8 = 14;

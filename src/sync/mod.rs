@@ -30,6 +30,7 @@ use self::{
     v3::FilterChoice,
 };
 use crate::{
+    encryption::Encryption,
     ephemeral::{Presence, Typing},
     error::ApiError,
     http::SessionId,
@@ -90,14 +91,13 @@ impl std::fmt::Debug for Sync {
 impl Sync {
     /// Begins to follow the store's commits. `epoch` is that of the database.
     pub fn start(
-        rooms: Rooms,
-        users: Users,
+        (rooms, users, encryption): (Rooms, Users, Encryption),
         (typing, presence): (Typing, Presence),
         epoch: u64,
     ) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
-            sources: Sources { rooms, users, typing, presence },
+            sources: Sources { rooms, users, encryption, typing, presence },
             notifier,
             connections: Connections::default(),
             sliding: SlidingConnections::new(),

@@ -114,6 +114,12 @@ impl Notifier {
         self.0.table.lock().sessions_changed(user)
     }
 
+    /// When the user's devices, what waits for them or the counts of their keys changed last, as far
+    /// as it is known.
+    pub(crate) fn devices_changed(&self, user: UserNid) -> Position {
+        self.0.table.lock().devices_changed(user)
+    }
+
     /// What is new for a user since then (`None`: everything). Reads the store only when the user's
     /// memberships changed, and at the user's first sync.
     pub(crate) async fn look(

@@ -37,6 +37,10 @@ pub(crate) struct RoomPositions {
     pub(crate) bumped: Position,
     /// The presence of members; no part of what makes a room news.
     pub(crate) presence: Position,
+    /// Who is a member.
+    pub(crate) members: Position,
+    /// The devices of members; no part of what makes a room news.
+    pub(crate) device_lists: Position,
 }
 
 impl RoomPositions {
@@ -69,6 +73,10 @@ pub(crate) struct News {
     pub(crate) account_data: bool,
     /// Whether the presence of somebody in a joined room may have changed.
     pub(crate) presence: bool,
+    /// When the user's own devices, the messages for them or the counts of their keys last changed.
+    pub(crate) devices: Position,
+    /// When the devices of somebody in a joined room may have changed last.
+    pub(crate) device_lists: Position,
 }
 
 /// The answer to a look into the table.
@@ -98,6 +106,7 @@ struct UserSlot {
     memberships_changed: Position,
     account_data_changed: Position,
     sessions_changed: Position,
+    devices_changed: Position,
     /// When anything changed; those who wait watch it.
     changed: watch::Sender<Position>,
     used: bool,
@@ -140,7 +149,9 @@ impl RoomTable {
                 | topic::ROOM_RECEIPTS
                 | topic::ROOM_TYPING
                 | topic::ROOM_BUMP
-                | topic::ROOM_PRESENCE => {
+                | topic::ROOM_PRESENCE
+                | topic::ROOM_DEVICE_LISTS
+                | topic::ROOM_MEMBERS => {
                     self.touch_room(topic.space, RoomNid(topic.id));
                 }
                 topic::USER_MEMBERSHIPS
@@ -168,6 +179,8 @@ impl RoomTable {
             topic::ROOM_EVENTS => slot.positions.events = self.now,
             topic::ROOM_RECEIPTS => slot.positions.receipts = self.now,
             topic::ROOM_PRESENCE => slot.positions.presence = self.now,
+            topic::ROOM_DEVICE_LISTS => slot.positions.device_lists = self.now,
+            topic::ROOM_MEMBERS => slot.positions.members = self.now,
             _ => slot.positions.typing = self.now,
         }
         for &user in &slot.watchers {
@@ -197,6 +210,7 @@ impl RoomTable {
             topic::USER_MEMBERSHIPS => user.memberships_changed = self.now,
             topic::USER_ACCOUNT_DATA => user.account_data_changed = self.now,
             topic::USER_SESSIONS => user.sessions_changed = self.now,
+            topic::USER_DEVICES => user.devices_changed = self.now,
             _ => {}
         }
         user.changed.send_replace(self.now);
@@ -218,6 +232,7 @@ impl RoomTable {
         }
         let joined = || user.joined.iter().map(|&room| &self.rooms[room as usize]);
         let presence = joined().any(|room| room.positions.presence > since);
+        let device_lists = joined().map(|room| room.positions.device_lists).max();
         let mut rooms: Vec<_> = joined()
             .filter(|room| room.positions.last() > since)
             .map(|room| (room.nid, room.positions))
@@ -229,6 +244,8 @@ impl RoomTable {
             rooms,
             account_data: user.account_data_changed > since,
             presence,
+            devices: user.devices_changed,
+            device_lists: device_lists.unwrap_or_default(),
         }))
     }
 
@@ -243,6 +260,13 @@ impl RoomTable {
     pub(crate) fn sessions_changed(&mut self, user: UserNid) -> Position {
         let slot = self.slot_of(user);
         self.users[slot as usize].as_ref().map_or(self.now, |user| user.sessions_changed)
+    }
+
+    /// When the user's devices, what waits for them or the counts of their keys changed last, as far
+    /// as it is known.
+    pub(crate) fn devices_changed(&mut self, user: UserNid) -> Position {
+        let slot = self.slot_of(user);
+        self.users[slot as usize].as_ref().map_or(self.now, |user| user.devices_changed)
     }
 
     /// Which of these rooms have no slot yet.
@@ -295,7 +319,16 @@ impl RoomTable {
         let bumped = loaded.bumped.max(self.noted_bump(nid));
         let (events, receipts) =
             if missed { (self.now, self.now) } else { (loaded.events, loaded.receipts) };
-        let positions = RoomPositions { events, receipts, bumped, ..RoomPositions::default() };
+        // When members and their devices last changed is not loaded: at the latest now.
+        let (members, device_lists) = (events, self.now);
+        let positions = RoomPositions {
+            events,
+            receipts,
+            bumped,
+            members,
+            device_lists,
+            ..RoomPositions::default()
+        };
         self.rooms.push(RoomSlot { nid, positions, watchers: Vec::new() });
         let slot = u32::try_from(self.rooms.len() - 1).expect("there are fewer rooms than 2^32");
         self.rooms_by_nid.insert(nid, slot);
@@ -336,6 +369,7 @@ impl RoomTable {
             memberships_changed: self.now,
             account_data_changed: self.now,
             sessions_changed: self.now,
+            devices_changed: self.now,
             changed: watch::Sender::new(self.now),
             used: true,
         });

@@ -15,6 +15,7 @@ use super::{
     directory, now_ms, third_party,
 };
 use crate::{
+    encryption::{self, device_lists, device_lists::Told},
     error::ApiError,
     storage::{
         rows::{
@@ -55,13 +56,15 @@ impl Users {
         Ok(row.map(|Json(row)| row))
     }
 
-    /// What takes the addresses of third parties from the account.
-    async fn forget_addresses(&self, key: &str) -> Result<Batch, ApiError> {
-        let key = key.to_owned();
+    /// What takes the addresses of third parties and the keys from the account, and who must be told
+    /// that the keys are gone.
+    async fn forget(&self, user_id: &UserId) -> Result<(Batch, Option<Told>), ApiError> {
+        let (user_id, interner) = (user_id.to_owned(), self.0.interner);
         let read = self.0.store.read(move |reader| {
             let mut batch = Batch::new();
-            third_party::remove_all(reader, &mut batch, &key)?;
-            Ok::<_, kv::Error>(batch)
+            third_party::remove_all(reader, &mut batch, &user_id.to_string())?;
+            let told = encryption::end_account(reader, &mut batch, interner, &user_id)?;
+            Ok::<_, kv::Error>((batch, told))
         });
         Ok(read.await?)
     }
@@ -78,7 +81,7 @@ impl Users {
                 erased: old.erased || erase,
                 ..AccountRow::default()
             };
-            let mut batch = self.forget_addresses(&key).await?;
+            let (mut batch, told) = self.forget(user_id).await?;
             batch.put(&DEPARTURES, &key, &());
             if new.erased {
                 let row = ErasureRow { position: Position::pending(0) };
@@ -99,6 +102,9 @@ impl Users {
             let user = self.0.interner.user(user_id);
             batch.touch(topic::user(topic::USER_SESSIONS, user));
             if commit(&self.0.store, batch).await?.is_some() {
+                if let Some(told) = told {
+                    device_lists::settle(&self.0.store, self.0.interner, told).await?;
+                }
                 return Ok(());
             }
         }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    encryption::{device_lists, end_devices},
     error::ApiError,
     id::Interner,
     storage::{
@@ -189,20 +190,24 @@ pub(super) async fn remove(
             let mut ended = Vec::new();
             let ids = chosen.iter().map(|(key, _)| key.device_id.clone()).collect();
             end_with_devices(reader, &mut batch, interner, (&user, &ids))?;
+            let told = end_devices(reader, &mut batch, interner, (&user, &ids))?;
             for (key, row) in &chosen {
                 batch.check(&DEVICES, key, Some(row));
                 batch.delete(&DEVICES, key);
                 batch.delete(&DEVICES_SEEN, key);
                 ended.extend(end_tokens(reader, &mut batch, key)?);
             }
-            Ok::<_, kv::Error>((batch, ended))
+            Ok::<_, kv::Error>((batch, ended, told))
         });
-        let (mut batch, ended) = read.await?;
+        let (mut batch, ended, told) = read.await?;
         let user = interner.user(user_id);
         batch.touch(topic::user(topic::USER_SESSIONS, user));
         batch.touch(topic::user(topic::USER_DEVICES, user));
         if commit(store, batch).await?.is_some() {
             sessions.forget(&ended);
+            if let Some(told) = told {
+                device_lists::settle(store, interner, told).await?;
+            }
             return Ok(());
         }
     }

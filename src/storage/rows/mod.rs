@@ -2,6 +2,7 @@
 
 pub mod relations;
 pub mod delayed_events;
+pub mod encryption;
 pub mod reports;
 pub mod accounts;
 pub mod media;

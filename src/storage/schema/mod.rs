@@ -7,6 +7,7 @@ pub mod delayed_events;
 pub mod directory;
 pub mod accounts;
 pub mod appservices;
+pub mod encryption;
 pub mod ephemeral;
 pub mod reports;
 pub mod media;

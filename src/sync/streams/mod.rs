@@ -4,6 +4,7 @@
 //! told, though the view may hold more: the next sync tells it.
 
 pub(crate) mod account_data;
+pub(crate) mod device_lists;
 pub(crate) mod presence;
 pub(crate) mod receipts;
 pub(crate) mod state;
@@ -20,6 +21,7 @@ use serde_json::value::RawValue;
 
 use super::{connections::Members, filter::SyncFilter};
 use crate::{
+    encryption::Encryption,
     ephemeral::{Presence, Typing},
     error::ApiError,
     id::{EventNid, Interner, StateKeyNid, UserNid},
@@ -42,6 +44,7 @@ pub(crate) type ClientEvent = Box<RawValue>;
 pub(crate) struct Sources {
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
+    pub(crate) encryption: Encryption,
     pub(crate) typing: Typing,
     pub(crate) presence: Presence,
 }

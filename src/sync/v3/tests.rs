@@ -18,6 +18,7 @@ use super::*;
 use crate::{
     appservices::Appservices,
     config::Config,
+    encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     federation::server_keys::Signer,
     http::ClientAddress,
@@ -81,17 +82,14 @@ impl Server {
             event_cache_bytes: 1 << 20,
         });
         let presence = Presence::disabled(store.clone(), interner, clock.clone());
-        let users = Users::new(
-            store.clone(),
-            interner,
-            &config,
-            clock,
-            Appservices::none(store.clone(), config.server.name.clone()),
-        );
+        let appservices = Appservices::none(store.clone(), config.server.name.clone());
+        let encryption =
+            Encryption::new(store.clone(), (interner, clock.clone()), &config, appservices.clone());
+        let users = Users::new(store.clone(), interner, &config, clock, appservices);
         let typing = Typing::new(store.clone());
         let receipts = Receipts::new(store.clone());
         let told = (typing.clone(), presence);
-        let sync = Sync::start(rooms.clone(), users.clone(), told, EPOCH);
+        let sync = Sync::start((rooms.clone(), users.clone(), encryption), told, EPOCH);
         Self { store, rooms, users, typing, receipts, sync }
     }
 

@@ -1,0 +1,40 @@
+//! The routes of end-to-end encryption, in the order of the specification.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
+
+use super::ClientApi;
+use crate::http::Routes;
+
+/// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
+pub(super) fn encryption_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let routes = to_device_routes(routes);
+    let routes = key_routes(routes);
+    let routes = cross_signing_routes(routes);
+    let routes = backup_routes(routes);
+    let routes = dehydrated_device_routes(routes);
+    rendezvous_routes(routes)
+}
+
+fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}
+
+fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}
+
+fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}
+
+fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}
+
+fn dehydrated_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}
+
+fn rendezvous_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}

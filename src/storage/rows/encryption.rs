@@ -1,0 +1,142 @@
+//! Rows of end-to-end encryption.
+
+use kv::{DecodeError, Position, Value, ValueReader, ValueWriter};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A one-time key that waits to be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneTimeKeyRow {
+    /// Its id, without the algorithm.
+    pub key_id: String,
+    /// The key as JSON: an object, or a string for an algorithm without signatures.
+    pub key: Vec<u8>,
+}
+
+/// What is known of a one-time key by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneTimeKeyIdRow {
+    /// The SHA-256 of the key's canonical JSON.
+    pub hash: [u8; 32],
+    /// Where it waits, as position and index of its upload; `None`: it was handed out.
+    pub place: Option<(Position, u16)>,
+}
+
+/// A fallback key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FallbackKeyRow {
+    /// Its id, without the algorithm.
+    pub key_id: String,
+    /// The key as JSON.
+    pub key: Vec<u8>,
+    /// Whether it was handed out.
+    pub used: bool,
+}
+
+/// A version of a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackupVersionRow {
+    /// The algorithm.
+    pub algorithm: String,
+    /// What the algorithm needs.
+    pub auth_data: Box<RawValue>,
+    /// Counts the changes of its keys.
+    pub etag: u64,
+    /// How many keys it holds.
+    pub count: u64,
+    /// Whether it was deleted.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// A key in a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupKeyRow {
+    /// The index of the first message that it decrypts.
+    pub first_message_index: u64,
+    /// How often it was forwarded.
+    pub forwarded_count: u64,
+    /// Whether the device verified where it is from.
+    pub is_verified: bool,
+    /// The encrypted key as JSON.
+    pub session_data: Vec<u8>,
+}
+
+/// A dehydrated device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DehydratedDeviceRow {
+    /// Its id.
+    pub device_id: String,
+    /// What a new device needs to read its messages, encrypted by the client.
+    pub device_data: Box<RawValue>,
+    /// What it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+}
+
+impl Value for OneTimeKeyRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.bytes(self.key_id.as_bytes());
+        writer.raw(&self.key);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        Ok(Self { key_id: reader.string()?, key: reader.rest().to_vec() })
+    }
+}
+
+impl Value for OneTimeKeyIdRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.raw(&self.hash);
+        if let Some((position, index)) = self.place {
+            writer.position(position);
+            writer.u16(index);
+        }
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        let hash = reader.array()?;
+        let place =
+            if reader.is_empty() { None } else { Some((reader.position()?, reader.u16()?)) };
+        Ok(Self { hash, place })
+    }
+}
+
+impl Value for FallbackKeyRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u8(self.used.into());
+        writer.bytes(self.key_id.as_bytes());
+        writer.raw(&self.key);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        let used = reader.u8()? != 0;
+        Ok(Self { used, key_id: reader.string()?, key: reader.rest().to_vec() })
+    }
+}
+
+impl Value for BackupKeyRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u64(self.first_message_index);
+        writer.u64(self.forwarded_count);
+        writer.u8(self.is_verified.into());
+        writer.raw(&self.session_data);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        Ok(Self {
+            first_message_index: reader.u64()?,
+            forwarded_count: reader.u64()?,
+            is_verified: reader.u8()? != 0,
+            session_data: reader.rest().to_vec(),
+        })
+    }
+}
