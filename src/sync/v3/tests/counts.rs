@@ -113,6 +113,8 @@ struct Model {
 struct Told {
     id: OwnedEventId,
     thread: String,
+    /// Whether it relates to another event: then no thread begins at it.
+    relates: bool,
     redacted: bool,
     /// What it is for each user.
     counts: [Counts; USERS],
@@ -206,6 +208,8 @@ impl World {
         let root = root.and_then(|root| self.model.events.get(root));
         // A thread begins at an event of the main timeline.
         let root = root.filter(|root| root.thread == "main" && !root.redacted);
+        let begins_thread = !matches!(kind, Kind::Edit | Kind::Reaction);
+        let root = root.filter(|root| !begins_thread || !root.relates);
         let root = root.map(|root| root.id.clone());
         let mut content = match kind {
             Kind::Notice => json!({ "msgtype": "m.notice", "body": "note" }),
@@ -238,7 +242,9 @@ impl World {
         let sent = self.server.send(&self.room, &client, (event_type, None), content.clone()).await;
         let raw = to_raw_value(&content).unwrap();
         let (counts, notifies_others) = self.judge(user, &sent, (event_type, &raw));
-        self.model.events.push(Told { id: sent, thread: thread.clone(), redacted: false, counts });
+        let (thread_of, relates) = (thread.clone(), root.is_some());
+        let told = Told { id: sent, thread: thread_of, relates, redacted: false, counts };
+        self.model.events.push(told);
         if notifies_others {
             let upto = self.model.events.len();
             self.model.mark(user, &thread, upto);
