@@ -8,6 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+pub mod backup;
 pub mod device_lists;
 mod ending;
 
@@ -40,6 +41,7 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    backup_locks: backup::Locks,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -63,6 +65,7 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
+            backup_locks: backup::Locks::default(),
         }))
     }
 

@@ -20,6 +20,7 @@ mod erasure;
 mod filter;
 mod invites;
 mod guests;
+mod key_backup;
 mod messages;
 mod limits;
 mod presence;
