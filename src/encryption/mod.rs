@@ -9,6 +9,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
 pub mod backup;
+pub mod default_rooms;
 pub mod device_lists;
 mod ending;
 

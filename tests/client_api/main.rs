@@ -16,6 +16,7 @@ mod delayed_events;
 mod device;
 mod discovery;
 mod email;
+mod encrypted_rooms;
 mod erasure;
 mod filter;
 mod invites;
