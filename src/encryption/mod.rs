@@ -12,6 +12,7 @@ pub mod backup;
 pub mod default_rooms;
 pub mod device_lists;
 mod ending;
+pub mod rendezvous;
 
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ struct Parts {
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
     backup_locks: backup::Locks,
+    rendezvous: rendezvous::Rendezvous,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -59,6 +61,7 @@ impl Encryption {
         config: &Config,
         appservices: Appservices,
     ) -> Self {
+        let rendezvous = rendezvous::Rendezvous::new(clock.clone());
         Self(Arc::new(Parts {
             store,
             interner,
@@ -67,6 +70,7 @@ impl Encryption {
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
             backup_locks: backup::Locks::default(),
+            rendezvous,
         }))
     }
 
