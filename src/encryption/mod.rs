@@ -13,8 +13,9 @@ mod ending;
 mod key_counts;
 #[expect(dead_code, reason = "`/keys/query` uses it")]
 mod signed;
+pub mod to_device;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use kv::{Batch, CommitError, Durability, Json, Position, Store};
 
@@ -46,6 +47,8 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    /// The day on which old transactions of messages to devices were last removed.
+    transactions_swept: AtomicU32,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -69,6 +72,7 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
+            transactions_swept: AtomicU32::new(0),
         }))
     }
 
