@@ -10,12 +10,18 @@
 
 pub mod device_lists;
 mod ending;
+mod key_counts;
+#[expect(dead_code, reason = "`/keys/query` uses it")]
+mod signed;
 
 use std::sync::Arc;
 
 use kv::{Batch, CommitError, Durability, Json, Position, Store};
 
-pub use self::ending::{end_account, end_devices};
+pub use self::{
+    ending::{end_account, end_devices},
+    key_counts::{KeyCounts, key_counts},
+};
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
