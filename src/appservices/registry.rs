@@ -106,6 +106,12 @@ impl Appservice {
         self.rooms.covers(room_id.as_str())
     }
 
+    /// Whether it is sent what encryption needs: messages to devices, changes of device lists and
+    /// of counts of keys (MSC3202); and asked for keys (MSC3983, MSC3984).
+    pub fn wants_encryption(&self) -> bool {
+        self.row.msc3202 && self.url.is_some()
+    }
+
     /// Whether it is sent what is not kept: typing, receipts.
     pub fn receives_ephemeral(&self) -> bool {
         self.row.receive_ephemeral || self.row.msc2409

@@ -138,6 +138,7 @@ impl Encryption {
             // Keys are stored under ids of users that have logged in.
             if let Ok(user_id) = <&UserId>::try_from(user_id.as_str()) {
                 counts_change(&mut batch, self.0.interner, user_id, &device);
+                self.0.tell_counts(&mut batch, &device);
             }
         }
         batch

@@ -8,6 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+pub mod appservices;
 mod claim;
 mod device_keys;
 pub mod device_lists;
@@ -26,13 +27,13 @@ use std::sync::{Arc, atomic::AtomicU32};
 
 use kv::{Batch, CommitError, Durability, Position, Store};
 
+use self::in_flight::InFlight;
 pub use self::{
-    claim::{ClaimedKey, Claimed},
+    claim::{Claimed, ClaimedKey},
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
     upload::Upload,
 };
-use self::in_flight::InFlight;
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
@@ -48,7 +49,6 @@ const ATTEMPTS: usize = 16;
 #[derive(Clone)]
 pub struct Encryption(Arc<Parts>);
 
-#[expect(dead_code, reason = "the services that follow use them")]
 struct Parts {
     store: Store,
     interner: Interner,

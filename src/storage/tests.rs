@@ -18,6 +18,7 @@ use super::{
             EmailPurpose, EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
         },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+        encryption::AppserviceMessageRow,
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
@@ -30,11 +31,12 @@ use super::{
     schema::{
         accounts::{ExpiringKey, GuestMemberKey, ThirdPartyIdKey, ThirdPartyOwnerKey},
         appservices::{
-            AppserviceQueueKey, AppserviceRow, AppserviceTransactionKey, NamespaceRow,
-            NetworkRoomKey, QueuedRow, TransactionPartRow,
+            AppserviceDeviceListKey, AppserviceQueueKey, AppserviceRow, AppserviceTransactionKey,
+            DeviceListRow, NamespaceRow, NetworkRoomKey, QueuedRow, TransactionPartRow,
         },
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
+        encryption::AppserviceDeviceKey,
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
@@ -130,6 +132,18 @@ fn appservice_rows(encodings: &mut Encodings) {
     encodings.key("AppserviceQueueKey", &key);
     let key = AppserviceTransactionKey { appservice: appservice(), part: 1 };
     encodings.key("AppserviceTransactionKey", &key);
+    let (user_id, device_id) = ("@a:hs1".to_owned(), "D".to_owned());
+    let key =
+        AppserviceDeviceKey { appservice: appservice(), position: POSITION, user_id, device_id };
+    encodings.key("AppserviceDeviceKey", &key);
+    let row = AppserviceMessageRow { counted: true, event: b"{}".to_vec() };
+    encodings.row("AppserviceMessageRow", &row);
+    let key = AppserviceDeviceListKey { appservice: appservice(), position: POSITION, index: 1 };
+    encodings.key("AppserviceDeviceListKey", &key);
+    let changed = DeviceListRow::Changed("@a:hs1".to_owned());
+    encodings.row("DeviceListRow::Changed", &changed);
+    encodings.row("DeviceListRow::Left", &DeviceListRow::Left("@a:hs1".to_owned()));
+    encodings.row("DeviceListRow::Members", &DeviceListRow::Members(ROOM));
     encodings.row("QueuedRow::Event", &QueuedRow::Event(ROOM, EventNid(7)));
     encodings.row("QueuedRow::Receipt", &QueuedRow::Receipt(ROOM));
     let row =
