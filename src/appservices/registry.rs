@@ -7,6 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 use url::Url;
 
 use super::{
+    keys::Silences,
     namespaces::Namespaces,
     registration::{self, RegistrationError, invalid},
 };
@@ -43,6 +44,8 @@ pub struct Appservice {
     pub reachable: Notify,
     /// How many more questions it may be asked now.
     pub(super) questions: Semaphore,
+    /// What it is not asked now.
+    pub(super) silences: Silences,
     server_name: ruma::OwnedServerName,
     users: Namespaces,
     aliases: Namespaces,
@@ -64,6 +67,7 @@ impl Appservice {
             source,
             reachable: Notify::new(),
             questions: Semaphore::new(QUESTIONS_MAX),
+            silences: Silences::default(),
             server_name: server_name.to_owned(),
             users: Namespaces::compile("users", &row.users)?,
             aliases: Namespaces::compile("aliases", &row.aliases)?,
@@ -76,6 +80,12 @@ impl Appservice {
     pub fn caller(&self, user_id: &UserId) -> AppserviceCaller {
         let rate_limited = self.row.rate_limited && user_id != self.sender;
         AppserviceCaller { id: self.id.clone(), rate_limited }
+    }
+
+    /// Notes that it can be reached again.
+    pub fn is_back(&self) {
+        self.silences.end();
+        self.reachable.notify_one();
     }
 
     /// Whether it may act as a user and is told what happens to them. Only users of this server

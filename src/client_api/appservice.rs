@@ -135,7 +135,7 @@ pub(super) async fn request_ping(
     if !called.status.is_success() {
         return Err(bad_status(&called));
     }
-    appservice.reachable.notify_one();
+    appservice.is_back();
     Ok(request_ping::v1::Response::new(started.elapsed()))
 }
 

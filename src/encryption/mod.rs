@@ -8,6 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod appservice_keys;
 pub mod appservices;
 mod claim;
 mod device_keys;
