@@ -25,13 +25,13 @@ use std::sync::Arc;
 
 use kv::{Batch, CommitError, Durability, Position, Store};
 
+use self::in_flight::InFlight;
 pub use self::{
-    claim::{ClaimedKey, Claimed},
+    claim::{Claimed, ClaimedKey},
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
     upload::Upload,
 };
-use self::in_flight::InFlight;
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
@@ -97,3 +97,6 @@ async fn commit(store: &Store, batch: Batch) -> Result<Option<Position>, ApiErro
 fn busy() -> ApiError {
     ApiError::unavailable("The server is too busy with other changes of the same keys")
 }
+
+#[cfg(test)]
+mod tests;
