@@ -286,6 +286,3 @@ fn note_full(sender: &UserId, full: usize) {
         tracing::warn!(%sender, devices = full, "too many messages wait for devices: one got lost");
     }
 }
-
-#[cfg(test)]
-mod tests;
