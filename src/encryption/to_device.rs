@@ -18,9 +18,7 @@ use std::{
 
 use kv::{Batch, Direction, Json, Position, Reader};
 use ruma::{
-    OwnedDeviceId, OwnedUserId, UserId,
-    events::AnyToDeviceEventContent,
-    serde::Raw,
+    OwnedDeviceId, OwnedUserId, UserId, events::AnyToDeviceEventContent, serde::Raw,
     to_device::DeviceIdOrAllDevices,
 };
 use serde::Serialize;
@@ -151,11 +149,11 @@ impl Outgoing {
         #[derive(Serialize)]
         struct Event<'a> {
             #[serde(rename = "type")]
-            event_type: &'a str,
+            kind: &'a str,
             sender: &'a UserId,
             content: &'a RawValue,
         }
-        let event = Event { event_type: &self.event_type, sender: &self.sender, content };
+        let event = Event { kind: &self.event_type, sender: &self.sender, content };
         serde_json::to_vec(&event).map_err(ApiError::internal)
     }
 }
@@ -168,12 +166,7 @@ impl Parts {
     }
 
     /// Decides on one view what is written.
-    fn draft(
-        &self,
-        reader: &Reader<'_>,
-        outgoing: &Outgoing,
-        day: u32,
-    ) -> Result<Draft, ApiError> {
+    fn draft(&self, reader: &Reader<'_>, outgoing: &Outgoing, day: u32) -> Result<Draft, ApiError> {
         let mut draft = Draft::default();
         // It may come twice around midnight, and clocks are set.
         let days = [day.saturating_sub(1), day, day.saturating_add(1)];
@@ -195,10 +188,9 @@ impl Parts {
         if self.transactions_swept.load(Relaxed) != day {
             let kept = (days[0],);
             let old = (Bound::<&()>::Unbounded, Bound::Excluded(&kept));
-            draft.batch.delete_range(
-                &TO_DEVICE_TRANSACTIONS,
-                TO_DEVICE_TRANSACTIONS.range(old.0, old.1),
-            );
+            draft
+                .batch
+                .delete_range(&TO_DEVICE_TRANSACTIONS, TO_DEVICE_TRANSACTIONS.range(old.0, old.1));
         }
         Ok(draft)
     }
@@ -223,7 +215,7 @@ impl Parts {
             if let Some(content) = content_of(&device.device_id) {
                 // A device that ends meanwhile must not leave a message behind.
                 draft.batch.check(&DEVICES, &device, Some(&row));
-                self.add_message(reader, draft, &device, outgoing.event(content.json())?)?;
+                self.add_message(reader, draft, &device, &outgoing.event(content.json())?)?;
             }
         }
         let Some(row) = reader.get(&DEHYDRATED_DEVICES, &user)? else { return Ok(()) };
@@ -232,7 +224,7 @@ impl Parts {
             draft.batch.check(&DEHYDRATED_DEVICES, &user, Some(&row));
             let device =
                 DeviceKey { user_id: user.clone(), device_id: dehydrated.device_id.clone() };
-            self.add_message(reader, draft, &device, outgoing.event(content.json())?)?;
+            self.add_message(reader, draft, &device, &outgoing.event(content.json())?)?;
         }
         Ok(())
     }
@@ -242,7 +234,7 @@ impl Parts {
         reader: &Reader<'_>,
         draft: &mut Draft,
         device: &DeviceKey,
-        event: Vec<u8>,
+        event: &Vec<u8>,
     ) -> Result<(), ApiError> {
         let waiting = reader.get(&TO_DEVICE_COUNTS, device)?.unwrap_or_default();
         if usize::try_from(waiting).is_ok_and(|count| count >= self.config.waiting_messages_max) {
@@ -255,7 +247,7 @@ impl Parts {
             return Err(ApiError::too_large(message));
         }
         draft.written += 1;
-        put(&mut draft.batch, self.interner, device, &event);
+        put(&mut draft.batch, self.interner, device, event);
         Ok(())
     }
 }
