@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
-use super::ClientApi;
+use super::{ClientApi, key_changes};
 use crate::http::Routes;
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -20,7 +20,7 @@ fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 }
 
 fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
+    routes.add(key_changes::get_key_changes)
 }
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
