@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
-use super::{ClientApi, key_changes};
+use super::{ClientApi, key_changes, to_device};
 use crate::http::Routes;
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -16,7 +16,7 @@ pub(super) fn encryption_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> 
 }
 
 fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
+    routes.add(to_device::send_event_to_device)
 }
 
 fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

@@ -10,12 +10,19 @@
 
 pub mod device_lists;
 mod ending;
+mod key_counts;
+#[expect(dead_code, reason = "`/keys/query` uses it")]
+mod signed;
+pub mod to_device;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use kv::{Batch, CommitError, Durability, Json, Position, Store};
 
-pub use self::ending::{end_account, end_devices};
+pub use self::{
+    ending::{end_account, end_devices},
+    key_counts::{KeyCounts, key_counts},
+};
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
@@ -40,6 +47,8 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    /// The day on which old transactions of messages to devices were last removed.
+    transactions_swept: AtomicU32,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -63,6 +72,7 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
+            transactions_swept: AtomicU32::new(0),
         }))
     }
 
