@@ -8,27 +8,36 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod claim;
+mod device_keys;
 pub mod device_lists;
 mod ending;
+mod fallback_keys;
+mod in_flight;
 mod key_counts;
-#[expect(dead_code, reason = "`/keys/query` uses it")]
+mod one_time_keys;
+mod query;
+mod restore;
 mod signed;
 pub mod to_device;
+mod upload;
 
 use std::sync::{Arc, atomic::AtomicU32};
 
-use kv::{Batch, CommitError, Durability, Json, Position, Store};
+use kv::{Batch, CommitError, Durability, Position, Store};
 
+use self::in_flight::InFlight;
 pub use self::{
+    claim::{Claimed, ClaimedKey},
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
+    upload::Upload,
 };
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
     error::ApiError,
     id::Interner,
-    storage::schema::encryption::ENCRYPTION_EPOCH,
     time::Clock,
 };
 
@@ -49,6 +58,7 @@ struct Parts {
     config: EncryptionConfig,
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
+    claims: InFlight,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -73,20 +83,8 @@ impl Encryption {
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
             transactions_swept: AtomicU32::new(0),
+            claims: InFlight::default(),
         }))
-    }
-
-    /// Says in which epoch the database is. In another one than that in which the keys were last used
-    /// it was restored from a backup: then one-time keys that may have been handed out since go.
-    pub async fn enter(&self, epoch: u64) -> Result<(), ApiError> {
-        let known = self.0.store.read(|reader| reader.get(&ENCRYPTION_EPOCH, &0)).await?;
-        if known == Some(Json(epoch)) {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        batch.put(&ENCRYPTION_EPOCH, &0, &Json(epoch));
-        self.0.store.commit(batch, Durability::Synced).await?;
-        Ok(())
     }
 }
 
