@@ -57,9 +57,9 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
-    claims: InFlight,
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
+    claims: InFlight,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -83,8 +83,8 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
-            claims: InFlight::default(),
             transactions_swept: AtomicU32::new(0),
+            claims: InFlight::default(),
         }))
     }
 }

@@ -3,6 +3,7 @@
 mod counts;
 mod flows;
 mod gaps;
+mod messages;
 mod polls;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ struct Server {
     store: Store,
     rooms: Rooms,
     users: Users,
+    encryption: Encryption,
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
@@ -89,8 +91,9 @@ impl Server {
         let typing = Typing::new(store.clone());
         let receipts = Receipts::new(store.clone());
         let told = (typing.clone(), presence);
-        let sync = Sync::start((rooms.clone(), users.clone(), encryption), told, EPOCH);
-        Self { store, rooms, users, typing, receipts, sync }
+        let parts = (rooms.clone(), users.clone(), encryption.clone());
+        let sync = Sync::start(parts, told, EPOCH);
+        Self { store, rooms, users, encryption, typing, receipts, sync }
     }
 
     async fn client(&self, name: &str) -> Client {
