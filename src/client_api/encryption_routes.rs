@@ -2,8 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
-use super::ClientApi;
-use crate::http::Routes;
+use http::Method;
+
+use super::{ClientApi, keys};
+use crate::http::{Options, Routes};
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
 pub(super) fn encryption_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -21,6 +23,9 @@ fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add_raw(&Method::POST, keys::UPLOAD_PATHS, keys::upload_keys)
+        .add_rendered(Options::DEFAULT.changes_nothing(), keys::get_keys)
+        .add_rendered(Options::DEFAULT, keys::claim_keys)
 }
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

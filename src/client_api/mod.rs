@@ -19,6 +19,7 @@ pub mod discovery;
 pub mod fallback;
 pub mod encryption_routes;
 pub mod filter;
+pub mod keys;
 pub mod media;
 pub mod media_routes;
 pub mod membership;

@@ -8,20 +8,35 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod claim;
+mod device_keys;
 pub mod device_lists;
 mod ending;
+mod fallback_keys;
+mod in_flight;
+mod key_counts;
+mod one_time_keys;
+mod query;
+mod restore;
+mod signed;
+mod upload;
 
 use std::sync::Arc;
 
-use kv::{Batch, CommitError, Durability, Json, Position, Store};
+use kv::{Batch, CommitError, Durability, Position, Store};
 
-pub use self::ending::{end_account, end_devices};
+pub use self::{
+    claim::{ClaimedKey, Claimed},
+    ending::{end_account, end_devices},
+    key_counts::{KeyCounts, key_counts},
+    upload::Upload,
+};
+use self::in_flight::InFlight;
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
     error::ApiError,
     id::Interner,
-    storage::schema::encryption::ENCRYPTION_EPOCH,
     time::Clock,
 };
 
@@ -40,6 +55,7 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    claims: InFlight,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -63,20 +79,8 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
+            claims: InFlight::default(),
         }))
-    }
-
-    /// Says in which epoch the database is. In another one than that in which the keys were last used
-    /// it was restored from a backup: then one-time keys that may have been handed out since go.
-    pub async fn enter(&self, epoch: u64) -> Result<(), ApiError> {
-        let known = self.0.store.read(|reader| reader.get(&ENCRYPTION_EPOCH, &0)).await?;
-        if known == Some(Json(epoch)) {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        batch.put(&ENCRYPTION_EPOCH, &0, &Json(epoch));
-        self.0.store.commit(batch, Durability::Synced).await?;
-        Ok(())
     }
 }
 

@@ -18,8 +18,12 @@ pub struct OneTimeKeyRow {
 pub struct OneTimeKeyIdRow {
     /// The SHA-256 of the key's canonical JSON.
     pub hash: [u8; 32],
-    /// Where it waits, as position and index of its upload; `None`: it was handed out.
-    pub place: Option<(Position, u16)>,
+    /// When it was uploaded.
+    pub position: Position,
+    /// Its place among those that were uploaded with it.
+    pub index: u16,
+    /// Whether it was handed out; otherwise it waits.
+    pub handed_out: bool,
 }
 
 /// A fallback key.
@@ -91,18 +95,16 @@ impl Value for OneTimeKeyIdRow {
     fn encode(&self, writer: &mut ValueWriter) {
         writer.u8(1);
         writer.raw(&self.hash);
-        if let Some((position, index)) = self.place {
-            writer.position(position);
-            writer.u16(index);
-        }
+        writer.position(self.position);
+        writer.u16(self.index);
+        writer.u8(self.handed_out.into());
     }
 
     fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
         reader.version(1)?;
         let hash = reader.array()?;
-        let place =
-            if reader.is_empty() { None } else { Some((reader.position()?, reader.u16()?)) };
-        Ok(Self { hash, place })
+        let (position, index) = (reader.position()?, reader.u16()?);
+        Ok(Self { hash, position, index, handed_out: reader.u8()? != 0 })
     }
 }
 

@@ -128,6 +128,10 @@ pub const ONE_TIME_KEYS: Table<OneTimeKeyKey, OneTimeKeyRow> =
 /// again is not handed out again.
 pub const ONE_TIME_KEY_IDS: Table<OneTimeKeyIdKey, OneTimeKeyIdRow> =
     Table::new("one_time_key_ids", US, 162, "encryption");
+/// How many of these ids are remembered for each device; there is a row for each that ever uploaded a
+/// one-time key.
+pub const ONE_TIME_KEY_ID_COUNTS: Table<DeviceKey, u32> =
+    Table::new("one_time_key_id_counts", US, 180, "encryption");
 /// How many one-time keys wait. A counter, so that claims do not stand in each other's way.
 pub const ONE_TIME_KEY_COUNTS: Table<DeviceAlgorithmKey, i64> =
     Table::new("one_time_key_counts", US, 163, "encryption");
