@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{ClientApi, keys};
+use super::{ClientApi, keys, to_device};
 use crate::http::{Options, Routes};
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -18,7 +18,7 @@ pub(super) fn encryption_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> 
 }
 
 fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
+    routes.add(to_device::send_event_to_device)
 }
 
 fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

@@ -60,6 +60,7 @@ pub mod thirdparty;
 pub mod thread_subscriptions;
 pub mod threads;
 pub mod timestamp;
+pub mod to_device;
 pub mod typing;
 pub mod uiaa;
 pub mod upgrade;

@@ -20,8 +20,9 @@ mod query;
 mod restore;
 mod signed;
 mod upload;
+pub mod to_device;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use kv::{Batch, CommitError, Durability, Position, Store};
 
@@ -56,6 +57,8 @@ struct Parts {
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
     claims: InFlight,
+    /// The day on which old transactions of messages to devices were last removed.
+    transactions_swept: AtomicU32,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -80,6 +83,7 @@ impl Encryption {
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
             claims: InFlight::default(),
+            transactions_swept: AtomicU32::new(0),
         }))
     }
 }

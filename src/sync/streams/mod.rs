@@ -5,11 +5,13 @@
 
 pub(crate) mod account_data;
 pub(crate) mod device_lists;
+pub(crate) mod key_counts;
 pub(crate) mod presence;
 pub(crate) mod receipts;
 pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod timeline;
+pub(crate) mod to_device;
 pub(crate) mod typing;
 pub(crate) mod unread;
 

@@ -25,7 +25,8 @@ use super::{
     streams::{
         Step,
         account_data::{self, AccountData},
-        presence,
+        device_lists, presence,
+        to_device::{self, ToldMessages},
     },
     token::SyncToken,
 };
@@ -83,6 +84,10 @@ struct Asked {
     device: DeviceKey,
     /// `None`: the client begins.
     since: Option<Position>,
+    /// The messages that the client has; `None`: none.
+    inbox: Option<Position>,
+    /// Whether not all messages were told that waited at `since`.
+    inbox_cut: bool,
     full_state: bool,
     state_form: StateForm,
     filter: Arc<SyncFilter>,
@@ -108,23 +113,40 @@ impl Sync {
         let newest = self.0.sources.rooms.store().position();
         self.0.notifier.wait_until(newest).await;
         let since = token.and_then(|token| token.since(self.0.epoch, newest));
+        let token = token.filter(|_| since.is_some());
         let device = (request.user_id, request.device_id);
         let asked = Asked {
             known: self.0.connections.members(&device, since),
             device,
             since,
+            inbox: token.map(SyncToken::messages),
+            inbox_cut: token.is_some_and(|token| token.inbox.is_some()),
             full_state: request.full_state,
             state_form: request.state_form,
             filter,
         };
+        if let Some(inbox) = asked.inbox {
+            self.remove_messages(&asked.device, (inbox, newest));
+        }
         let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
         let (user_id, device_id) = &asked.device;
         let presence = &self.0.sources.presence;
         let _syncing = presence.syncs(user_id, device_id, request.presence).await?;
         let (answer, told, next) = self.poll(&asked, &request.session, deadline).await?;
         self.0.connections.tell_members(&asked.device, since, (next, told));
-        let token = SyncToken { epoch: self.0.epoch, position: next };
-        let answer = Answer { next_batch: token.to_string(), ..answer };
+        if let Some(messages) = answer.told_messages {
+            self.0.connections.tell_messages(&asked.device, messages.last);
+        }
+        let keys = self.key_counts(&asked.device).await?;
+        let cut = answer.told_messages.filter(|messages| messages.has_more);
+        let inbox = cut.and_then(|messages| messages.last);
+        let token = SyncToken { epoch: self.0.epoch, position: next, inbox };
+        let answer = Answer {
+            next_batch: token.to_string(),
+            device_one_time_keys_count: keys.one_time_keys.clone(),
+            device_unused_fallback_key_types: keys.unused_fallback_key_types.clone(),
+            ..answer
+        };
         serde_json::to_vec(&answer).map_err(ApiError::internal)
     }
 
@@ -141,22 +163,26 @@ impl Sync {
         let mut poll = None;
         let session_end = self.session_end(session);
         let mut since = asked.since;
+        let mut inbox_cut = asked.inbox_cut;
         loop {
             changes.borrow_and_update();
             self.check_session(user_id, session).await?;
             let now = match self.0.notifier.look(user_id, since).await? {
-                Look::Nothing(now) if !asked.full_state => now,
+                Look::Nothing(now) if !asked.full_state && !inbox_cut => now,
                 look => {
                     let news = match look {
                         Look::News(news) => news,
                         // Everything is wanted, so everything is news.
-                        Look::Nothing(_) => self.everything(user_id).await?,
+                        Look::Nothing(_) if asked.full_state => self.everything(user_id).await?,
+                        Look::Nothing(now) => News::none(now),
                     };
                     let now = news.now;
                     let (answer, told) = self.build(asked, since, news).await?;
-                    if !answer.is_empty() || asked.since.is_none() || asked.full_state {
+                    let whole = asked.since.is_none() || asked.full_state;
+                    if whole || !answer.is_empty() || self.keys_changed(asked, since).await? {
                         return Ok((answer, told, now));
                     }
+                    inbox_cut = false;
                     now
                 }
             };
@@ -175,6 +201,16 @@ impl Sync {
                 () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
             }
         }
+    }
+
+    /// Whether keys of the device were taken or uploaded since then.
+    async fn keys_changed(
+        &self,
+        asked: &Asked,
+        since: Option<Position>,
+    ) -> Result<bool, ApiError> {
+        let changed = self.key_counts(&asked.device).await?.changed;
+        Ok(since.is_none_or(|since| changed > since))
     }
 
     pub(super) async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {
@@ -243,6 +279,7 @@ impl Build<'_> {
             answer.account_data = std::mem::take(&mut self.account_data.global).into();
         }
         answer.presence = presence::read(&self.step, self.since, news)?.into();
+        self.add_devices(&mut answer, news)?;
         let mut joined: BTreeMap<RoomNid, RoomPositions> = news.rooms.iter().copied().collect();
         let changed: Vec<RoomNid> = self.account_data.rooms.keys().copied().collect();
         for room in changed {
@@ -270,6 +307,21 @@ impl Build<'_> {
             }
         }
         Ok(answer)
+    }
+
+    /// Adds the messages for the device, and whose devices changed.
+    fn add_devices(&self, answer: &mut Answer, news: &News) -> Result<(), ApiError> {
+        let Asked { inbox, inbox_cut, .. } = *self.request;
+        if inbox_cut || self.since.is_none_or(|since| news.devices > since) {
+            let page = to_device::read(&self.step, inbox, to_device::PAGE_MAX)?;
+            answer.told_messages = Some(ToldMessages::from(&page));
+            answer.to_device = page.events.into();
+        }
+        // A client that begins asks for the devices of those whom it has to do with.
+        if let Some(since) = self.since {
+            answer.device_lists = device_lists::read(&self.step, since, news)?;
+        }
+        Ok(())
     }
 
     /// Whether the user changed from whom they want invites: then those that were held back may be
