@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{ClientApi, keys, to_device};
+use super::{ClientApi, backup, keys, to_device};
 use crate::http::{Options, Routes};
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -34,6 +34,20 @@ fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add(backup::create_backup_version)
+        .add(backup::get_latest_backup_info)
+        .add(backup::get_backup_info)
+        .add(backup::update_backup_version)
+        .add(backup::delete_backup_version)
+        .add(backup::add_backup_keys_for_session)
+        .add(backup::get_backup_keys_for_session)
+        .add(backup::delete_backup_keys_for_session)
+        .add(backup::add_backup_keys_for_room)
+        .add_rendered(Options::DEFAULT, backup::get_backup_keys_for_room)
+        .add(backup::delete_backup_keys_for_room)
+        .add(backup::add_backup_keys)
+        .add_rendered(Options::DEFAULT, backup::get_backup_keys)
+        .add(backup::delete_backup_keys)
 }
 
 fn dehydrated_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

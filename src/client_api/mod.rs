@@ -8,6 +8,7 @@ pub mod account_routes;
 pub mod admin;
 pub mod alias;
 pub mod appservice;
+pub mod backup;
 pub mod config;
 pub mod contact;
 pub mod context;

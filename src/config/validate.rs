@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    Config, ConfigError, DatabaseConfig, LimitsConfig, ListenAddress, Listener, MediaConfig,
-    RateLimit, RateLimitsConfig, RegistrationConfig, RoomsConfig,
+    Config, ConfigError, DatabaseConfig, EncryptionConfig, LimitsConfig, ListenAddress, Listener,
+    MediaConfig, RateLimit, RateLimitsConfig, RegistrationConfig, RoomsConfig,
 };
 
 mod accounts;
@@ -30,6 +30,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     rooms(&config.rooms)?;
     limits(&config.limits)?;
     media(&config.media)?;
+    encryption(&config.encryption)?;
     EnvFilter::try_new(&config.logging.filter)
         .map_err(|error| refusal(format!("`logging.filter` cannot be understood: {error}")))?;
     Ok(())
@@ -188,6 +189,17 @@ fn media(media: &MediaConfig) -> Outcome {
     if media.thumbnail_sizes.is_empty() || !media.thumbnail_sizes.iter().all(sized) {
         return Err(refusal(
             "`media.thumbnail_sizes` needs at least one size, each of 1 to 2048 pixels",
+        ));
+    }
+    Ok(())
+}
+
+fn encryption(encryption: &EncryptionConfig) -> Outcome {
+    // What the store takes for a value, less what stands beside the key.
+    if encryption.backup_key_size_bytes_max > 96 * 1024 {
+        return Err(refusal(
+            "`encryption.backup_key_size_bytes_max` is more than 98304: the database keeps no \
+             larger ones",
         ));
     }
     Ok(())

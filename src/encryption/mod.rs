@@ -8,7 +8,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+pub mod backup;
 mod claim;
+pub mod default_rooms;
 mod device_keys;
 pub mod device_lists;
 mod ending;
@@ -19,8 +21,8 @@ mod one_time_keys;
 mod query;
 mod restore;
 mod signed;
-mod upload;
 pub mod to_device;
+mod upload;
 
 use std::sync::{Arc, atomic::AtomicU32};
 
@@ -59,6 +61,7 @@ struct Parts {
     claims: InFlight,
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
+    backup_locks: backup::Locks,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -84,6 +87,7 @@ impl Encryption {
             config: config.encryption.clone(),
             claims: InFlight::default(),
             transactions_swept: AtomicU32::new(0),
+            backup_locks: backup::Locks::default(),
         }))
     }
 }

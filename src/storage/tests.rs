@@ -18,6 +18,7 @@ use super::{
             EmailPurpose, EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
         },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+        encryption::{BackupKeyRow, BackupVersionRow},
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
@@ -35,6 +36,7 @@ use super::{
         },
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
+        encryption::{BackupKeyKey, BackupVersionKey},
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
@@ -111,6 +113,7 @@ fn the_bytes_are_what_they_were() {
     appservice_rows(&mut encodings);
     media_encodings(&mut encodings);
     push_rows(&mut encodings);
+    backups(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -573,4 +576,27 @@ fn media_encodings(encodings: &mut Encodings) {
     encodings.row("MediaUsageRow", &Json(MediaUsageRow { files: 1, bytes: 2, revision: 3 }));
     let fields = serde_json::Map::from_iter([("og:title".to_owned(), "T".into())]);
     encodings.row("PreviewRow", &Json(PreviewRow { created_ts: 1, fields }));
+}
+
+fn backups(encodings: &mut Encodings) {
+    let user_id = || "@a:hs1".to_owned();
+    encodings.key("BackupVersionKey", &BackupVersionKey { user_id: user_id(), version: 2 });
+    let (room_id, session_id) = ("!r:hs1".to_owned(), "s".to_owned());
+    let key = BackupKeyKey { user_id: user_id(), version: 2, room_id, session_id };
+    encodings.key("BackupKeyKey", &key);
+    let version = BackupVersionRow {
+        etag: 3,
+        count: 4,
+        deleted: true,
+        algorithm: "m.x".to_owned(),
+        auth_data: b"{}".to_vec(),
+    };
+    encodings.row("BackupVersionRow", &version);
+    let key = BackupKeyRow {
+        first_message_index: 5,
+        forwarded_count: 6,
+        is_verified: true,
+        session_data: b"{}".to_vec(),
+    };
+    encodings.row("BackupKeyRow", &key);
 }

@@ -160,8 +160,9 @@ pub const TO_DEVICE_COUNTS: Table<DeviceKey, i64> =
 /// The transactions of the last days: the same again sends nothing.
 pub const TO_DEVICE_TRANSACTIONS: Table<ToDeviceTransactionKey, ()> =
     Table::new("to_device_transactions", US, 172, "encryption");
-/// The versions of backups. That of a version which was deleted stays: numbers are not given twice.
-pub const BACKUP_VERSIONS: Table<BackupVersionKey, Json<BackupVersionRow>> =
+/// The versions of backups. The last one stays when it is deleted, until there is a later one:
+/// numbers are not given twice.
+pub const BACKUP_VERSIONS: Table<BackupVersionKey, BackupVersionRow> =
     Table::new("backup_versions", US, 173, "encryption");
 /// The keys in backups.
 pub const BACKUP_KEYS: Table<BackupKeyKey, BackupKeyRow> =
