@@ -50,7 +50,6 @@ const ATTEMPTS: usize = 16;
 #[derive(Clone)]
 pub struct Encryption(Arc<Parts>);
 
-#[expect(dead_code, reason = "the services that follow use them")]
 struct Parts {
     store: Store,
     interner: Interner,
