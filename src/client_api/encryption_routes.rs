@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{ClientApi, backup, keys, to_device};
+use super::{ClientApi, backup, cross_signing, keys, to_device};
 use crate::http::{Options, Routes};
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -30,6 +30,8 @@ fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add(cross_signing::upload_signing_keys)
+        .add_rendered(Options::DEFAULT, cross_signing::upload_signatures)
 }
 
 fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

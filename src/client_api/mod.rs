@@ -13,6 +13,7 @@ pub mod config;
 pub mod contact;
 pub mod context;
 pub mod create_room;
+pub mod cross_signing;
 pub mod delayed_events;
 pub mod device;
 pub mod directory;

@@ -136,7 +136,8 @@ fn check_signature(
     let refused = |reason: &str| Err(ApiError::invalid_param(reason.to_owned()));
     let key_id = format!("ed25519:{}", fields.device_id);
     // ruma's `verify_json` takes an object without any signature for signed: so this one is looked up.
-    let signature = fields.signatures.as_ref().and_then(|all| all.get(&fields.user_id)?.get(&key_id));
+    let signature =
+        fields.signatures.as_ref().and_then(|all| all.get(&fields.user_id)?.get(&key_id));
     let (key, signature) = match (fields.keys.get(&key_id), signature) {
         (Some(key), Some(signature)) => (key, signature),
         _ if !required => return Ok(()),

@@ -10,6 +10,7 @@
 
 pub mod backup;
 mod claim;
+mod cross_signing;
 pub mod default_rooms;
 mod device_keys;
 pub mod device_lists;
@@ -20,7 +21,9 @@ mod key_counts;
 mod one_time_keys;
 mod query;
 mod restore;
+mod signatures;
 mod signed;
+mod signed_json;
 pub mod to_device;
 mod upload;
 
@@ -28,13 +31,15 @@ use std::sync::{Arc, atomic::AtomicU32};
 
 use kv::{Batch, CommitError, Durability, Position, Store};
 
+use self::in_flight::InFlight;
 pub use self::{
-    claim::{ClaimedKey, Claimed},
+    claim::{Claimed, ClaimedKey},
+    cross_signing::{CrossSigningKeys, KeyChange},
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
+    signatures::{SignatureFailures, SignedKeys, signed_since},
     upload::Upload,
 };
-use self::in_flight::InFlight;
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},

@@ -148,10 +148,7 @@ fn not_known<'a>(
 }
 
 /// How many keys of each algorithm wait.
-fn waiting(
-    reader: &Reader<'_>,
-    device: &DeviceKey,
-) -> Result<BTreeMap<String, usize>, kv::Error> {
+fn waiting(reader: &Reader<'_>, device: &DeviceKey) -> Result<BTreeMap<String, usize>, kv::Error> {
     let mut waiting = BTreeMap::new();
     let range = ONE_TIME_KEY_COUNTS.prefix(&prefix(device));
     reader.for_each(&ONE_TIME_KEY_COUNTS, &range, Direction::Forward, |key, count| {

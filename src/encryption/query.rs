@@ -83,8 +83,12 @@ pub(super) fn user_keys(
 fn device_keys(reader: &Reader<'_>, target: &Target) -> Result<Vec<(String, Vec<u8>)>, kv::Error> {
     let user = target.user_id.to_string();
     if target.devices.is_empty() {
-        let rows =
-            reader.scan(&DEVICE_KEYS, &DEVICE_KEYS.prefix(&user), Direction::Forward, usize::MAX)?;
+        let rows = reader.scan(
+            &DEVICE_KEYS,
+            &DEVICE_KEYS.prefix(&user),
+            Direction::Forward,
+            usize::MAX,
+        )?;
         return Ok(rows.into_iter().map(|(key, json)| (key.device_id, json)).collect());
     }
     let mut ids: Vec<_> = target.devices.iter().map(ToString::to_string).collect();
@@ -112,7 +116,8 @@ fn device_names(
         ControlFlow::Continue(())
     })?;
     // A dehydrated one is no session: it stands elsewhere, and is looked for where one could be.
-    let may_be_dehydrated = devices.len() > count || devices.iter().any(|d| !names.contains_key(&d.0));
+    let may_be_dehydrated =
+        devices.len() > count || devices.iter().any(|d| !names.contains_key(&d.0));
     if may_be_dehydrated
         && let Some(Json(dehydrated)) = reader.get(&DEHYDRATED_DEVICES, &user)?
         && let Some(name) = dehydrated.display_name
@@ -137,7 +142,7 @@ fn signatures(
 }
 
 /// Adds signatures to keys. The rest of the JSON is skipped over, not read.
-fn add_signatures(json: &mut Vec<u8>, more: Signatures) {
+pub(super) fn add_signatures(json: &mut Vec<u8>, more: Signatures) {
     #[derive(Deserialize)]
     struct Signed<'a> {
         #[serde(borrow)]
@@ -200,8 +205,7 @@ impl Encryption {
         }
         let is_here = |user: &UserId| user.server_name() == self.0.server_name;
         let wanted = wanted.into_iter().filter(|(user_id, _)| is_here(user_id));
-        let wanted: Vec<_> =
-            wanted.map(|(user_id, devices)| Target { user_id, devices }).collect();
+        let wanted: Vec<_> = wanted.map(|(user_id, devices)| Target { user_id, devices }).collect();
         let mut users = Vec::with_capacity(wanted.len());
         for targets in wanted.chunks(USERS_PER_STEP) {
             let targets: Arc<[Target]> = targets.into();
@@ -235,7 +239,8 @@ fn answer(users: &[UserKeys]) -> Vec<u8> {
     for (name, of) in kinds {
         out.push(b',');
         field(&mut out, name, |out| {
-            let keys = users.iter().filter_map(|user| Some((user, of(&user.cross_signing).as_ref()?)));
+            let keys =
+                users.iter().filter_map(|user| Some((user, of(&user.cross_signing).as_ref()?)));
             object(out, keys, |out, (user, json)| {
                 field(out, user.user_id.as_str(), |out| out.extend_from_slice(json));
             });

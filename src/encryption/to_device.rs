@@ -18,9 +18,7 @@ use std::{
 
 use kv::{Batch, Direction, Json, Position, Reader};
 use ruma::{
-    OwnedDeviceId, OwnedUserId, UserId,
-    events::AnyToDeviceEventContent,
-    serde::Raw,
+    OwnedDeviceId, OwnedUserId, UserId, events::AnyToDeviceEventContent, serde::Raw,
     to_device::DeviceIdOrAllDevices,
 };
 use serde::Serialize;
@@ -168,12 +166,7 @@ impl Parts {
     }
 
     /// Decides on one view what is written.
-    fn draft(
-        &self,
-        reader: &Reader<'_>,
-        outgoing: &Outgoing,
-        day: u32,
-    ) -> Result<Draft, ApiError> {
+    fn draft(&self, reader: &Reader<'_>, outgoing: &Outgoing, day: u32) -> Result<Draft, ApiError> {
         let mut draft = Draft::default();
         // It may come twice around midnight, and clocks are set.
         let days = [day.saturating_sub(1), day, day.saturating_add(1)];
@@ -195,10 +188,9 @@ impl Parts {
         if self.transactions_swept.load(Relaxed) != day {
             let kept = (days[0],);
             let old = (Bound::<&()>::Unbounded, Bound::Excluded(&kept));
-            draft.batch.delete_range(
-                &TO_DEVICE_TRANSACTIONS,
-                TO_DEVICE_TRANSACTIONS.range(old.0, old.1),
-            );
+            draft
+                .batch
+                .delete_range(&TO_DEVICE_TRANSACTIONS, TO_DEVICE_TRANSACTIONS.range(old.0, old.1));
         }
         Ok(draft)
     }

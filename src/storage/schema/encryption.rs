@@ -66,6 +66,14 @@ key_structs! {
         key_id: String,
     }
 
+    /// A user whose master key somebody signed.
+    pub struct OwnSignatureChangeKey {
+        /// The user who signed.
+        signer: String,
+        /// The user whose key it is.
+        user_id: String,
+    }
+
     /// A user by the time at which something about their devices or cross-signing keys last changed.
     pub struct DeviceListChangeKey {
         /// When.
@@ -147,6 +155,9 @@ pub const CROSS_SIGNING_KEYS: Table<CrossSigningKeyKey, Vec<u8>> =
 /// Signatures that were uploaded on their own.
 pub const SIGNATURES: Table<SignatureKey, Vec<u8>> =
     Table::new("signatures", US, 167, "encryption");
+/// When a user last signed the master key of somebody else, which only their own devices learn.
+pub const OWN_SIGNATURE_CHANGES: Table<OwnSignatureChangeKey, Position> =
+    Table::new("own_signature_changes", US, 185, "encryption");
 /// When something about each user's devices or cross-signing keys last changed.
 pub const DEVICE_LISTS: Table<String, Position> = Table::new("device_lists", US, 168, "encryption");
 /// The same in the order of the changes: one row for each user, so that it does not grow for ever.

@@ -95,7 +95,12 @@ impl Build<'_> {
     }
 
     /// The messages for the device, read only where there may be some that the client has not.
-    fn messages(&mut self, answer: &mut ToDevice, limit: usize, news: &News) -> Result<(), ApiError> {
+    fn messages(
+        &mut self,
+        answer: &mut ToDevice,
+        limit: usize,
+        news: &News,
+    ) -> Result<(), ApiError> {
         let Inbox { epoch, since } = self.inbox;
         let told_at = self.base.position.unwrap_or_default();
         if self.inbox.goes_on_from(self.base) && news.devices <= told_at {

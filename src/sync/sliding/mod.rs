@@ -175,7 +175,8 @@ impl Sync {
         let mut stopped = self.0.notifier.stopped();
         let mut poll = None;
         // The first look must find what the client newly wants.
-        let messages = asked.wanted.extensions.to_device.is_none() || asked.inbox.goes_on_from(base);
+        let messages =
+            asked.wanted.extensions.to_device.is_none() || asked.inbox.goes_on_from(base);
         let mut since = base.position.filter(|_| base.wanted == asked.wanted && messages);
         let mut last = None;
         let session_end = self.session_end(&caller.session);

@@ -204,11 +204,7 @@ impl Sync {
     }
 
     /// Whether keys of the device were taken or uploaded since then.
-    async fn keys_changed(
-        &self,
-        asked: &Asked,
-        since: Option<Position>,
-    ) -> Result<bool, ApiError> {
+    async fn keys_changed(&self, asked: &Asked, since: Option<Position>) -> Result<bool, ApiError> {
         let changed = self.key_counts(&asked.device).await?.changed;
         Ok(since.is_none_or(|since| changed > since))
     }

@@ -220,11 +220,7 @@ fn token(answer: &Value) -> String {
 
 /// Whether an answer tells nothing.
 fn is_empty(answer: &Value) -> bool {
-    answer
-        .as_object()
-        .unwrap()
-        .keys()
-        .all(|key| key == "next_batch" || key.starts_with("device_"))
+    answer.as_object().unwrap().keys().all(|key| key == "next_batch" || key.starts_with("device_"))
 }
 
 /// A joined room of an answer.

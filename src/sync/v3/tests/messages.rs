@@ -76,9 +76,7 @@ fn device(client: &Client) -> DeviceKey {
 
 fn numbers(answer: &Value) -> Vec<usize> {
     let events = answer["to_device"]["events"].as_array().into_iter().flatten();
-    events
-        .map(|event| usize::try_from(event["content"]["n"].as_u64().unwrap()).unwrap())
-        .collect()
+    events.map(|event| usize::try_from(event["content"]["n"].as_u64().unwrap()).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -176,7 +174,8 @@ async fn messages_are_removed_and_counted_once() {
     server.tell(&bob, &alice, 0..450).await;
     let (key, now) = (device(&alice), server.store.position());
     let half = Position::from_u64(now.as_u64() - 100);
-    let until = [now, half, now, half, now].map(|until| server.encryption.remove_messages(&key, until));
+    let until =
+        [now, half, now, half, now].map(|until| server.encryption.remove_messages(&key, until));
     let send = server.tell(&bob, &alice, 450..460);
     let (removed, ()) = tokio::join!(futures::future::join_all(until), send);
     assert!(removed.iter().all(Result::is_ok));
