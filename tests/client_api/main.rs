@@ -20,6 +20,8 @@ mod encrypted_rooms;
 mod erasure;
 mod filter;
 mod invites;
+mod keys;
+mod keys_attacks;
 mod guests;
 mod key_backup;
 mod messages;
