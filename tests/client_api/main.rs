@@ -12,6 +12,7 @@ mod attacks_events;
 mod attacks_load;
 mod bridge;
 mod config;
+mod cross_signing;
 mod delayed_events;
 mod device;
 mod discovery;
