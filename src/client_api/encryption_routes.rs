@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{ClientApi, backup, cross_signing, keys, to_device};
+use super::{ClientApi, backup, cross_signing, key_changes, keys, to_device};
 use crate::http::{Options, Routes};
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -26,6 +26,7 @@ fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add_raw(&Method::POST, keys::UPLOAD_PATHS, keys::upload_keys)
         .add_rendered(Options::DEFAULT.changes_nothing(), keys::get_keys)
         .add_rendered(Options::DEFAULT, keys::claim_keys)
+        .add(key_changes::get_key_changes)
 }
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod fallback;
 pub mod encryption_routes;
 pub mod filter;
+pub mod key_changes;
 pub mod keys;
 pub mod media;
 pub mod media_routes;

@@ -6,6 +6,7 @@
 
 mod connections;
 mod filter;
+mod key_changes;
 pub mod notifier;
 mod room_table;
 pub mod sliding;

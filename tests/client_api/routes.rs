@@ -78,6 +78,7 @@ const FOR_SUSPENDED: &[&str] = &[
     "PUT room_keys/version/{}",
     "PUT rooms/{}/redact/{}/{}",
     "PUT rooms/{}/thread/{}/subscription",
+    "PUT sendToDevice/{}/{}",
     "PUT user/{}/account_data/{}",
     "PUT user/{}/rooms/{}/account_data/{}",
     "PUT user/{}/rooms/{}/tags/{}",
