@@ -30,7 +30,7 @@ use super::{
     token::SyncToken,
 };
 use crate::{
-    ephemeral::PresenceState,
+    ephemeral::{PresenceState, Syncing},
     error::ApiError,
     http::SessionId,
     id::RoomNid,
@@ -101,7 +101,23 @@ struct Build<'a> {
 
 impl Sync {
     /// Answers `GET /sync` as JSON.
-    pub async fn v3(&self, request: Request) -> Result<Vec<u8>, ApiError> {
+    ///
+    /// What comes before the wait and between its wake-ups is boxed, here and in `poll`: thousands
+    /// wait, each with the space of the largest thing that is not.
+    pub async fn v3(&self, request: Box<Request>) -> Result<Vec<u8>, ApiError> {
+        let session = request.session;
+        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        let (asked, _syncing) = Box::pin(self.begin(request)).await?;
+        let (answer, told, next) = self.poll(&asked, &session, deadline).await?;
+        self.0.connections.tell_members(&asked.device, asked.since, (next, told));
+        let token = SyncToken { epoch: self.0.epoch, position: next };
+        let answer = Answer { next_batch: token.to_string(), ..answer };
+        serde_json::to_vec(&answer).map_err(ApiError::internal)
+    }
+
+    /// Reads a request, and notes that the device syncs until the guard is dropped.
+    async fn begin(&self, request: Box<Request>) -> Result<(Asked, Option<Syncing>), ApiError> {
+        let request = *request;
         let token = request.since.as_deref().map(SyncToken::parse).transpose()?;
         let filter = self.filter(&request.user_id, request.filter).await?;
         // Whatever was answered before this request came must be seen by it.
@@ -117,15 +133,10 @@ impl Sync {
             state_form: request.state_form,
             filter,
         };
-        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
         let (user_id, device_id) = &asked.device;
         let presence = &self.0.sources.presence;
-        let _syncing = presence.syncs(user_id, device_id, request.presence).await?;
-        let (answer, told, next) = self.poll(&asked, &request.session, deadline).await?;
-        self.0.connections.tell_members(&asked.device, since, (next, told));
-        let token = SyncToken { epoch: self.0.epoch, position: next };
-        let answer = Answer { next_batch: token.to_string(), ..answer };
-        serde_json::to_vec(&answer).map_err(ApiError::internal)
+        let syncing = presence.syncs(user_id, device_id, request.presence).await?;
+        Ok((asked, syncing))
     }
 
     /// Waits until there is something to tell, or until the time is over.
@@ -143,23 +154,10 @@ impl Sync {
         let mut since = asked.since;
         loop {
             changes.borrow_and_update();
-            self.check_session(user_id, session).await?;
-            let now = match self.0.notifier.look(user_id, since).await? {
-                Look::Nothing(now) if !asked.full_state => now,
-                look => {
-                    let news = match look {
-                        Look::News(news) => news,
-                        // Everything is wanted, so everything is news.
-                        Look::Nothing(_) => self.everything(user_id).await?,
-                    };
-                    let now = news.now;
-                    let (answer, told) = self.build(asked, since, news).await?;
-                    if !answer.is_empty() || asked.since.is_none() || asked.full_state {
-                        return Ok((answer, told, now));
-                    }
-                    now
-                }
-            };
+            let (found, now) = Box::pin(self.tell(asked, session, since)).await?;
+            if let Some((answer, told)) = found {
+                return Ok((answer, told, now));
+            }
             since = Some(now);
             if Instant::now() >= deadline || *stopped.borrow() {
                 return Ok((Answer::default(), Members::new(), now));
@@ -169,12 +167,35 @@ impl Sync {
             tokio::select! {
                 // The sender lives as long as `self`.
                 _ = changes.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(deadline.min(session_end)) => {}
                 () = poll.ended() => return Ok((Answer::default(), Members::new(), now)),
                 _ = stopped.changed() => {}
-                () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
+            }
+            if Instant::now() >= session_end {
+                return Err(expired_token());
             }
         }
+    }
+
+    /// What there is to tell since then, if anything, and what that is true at.
+    async fn tell(
+        &self,
+        asked: &Asked,
+        session: &SessionId,
+        since: Option<Position>,
+    ) -> Result<(Option<(Answer, Members)>, Position), ApiError> {
+        let (user_id, _) = &asked.device;
+        self.check_session(user_id, session).await?;
+        let news = match self.0.notifier.look(user_id, since).await? {
+            Look::Nothing(now) if !asked.full_state => return Ok((None, now)),
+            Look::News(news) => news,
+            // Everything is wanted, so everything is news.
+            Look::Nothing(_) => self.everything(user_id).await?,
+        };
+        let now = news.now;
+        let (answer, told) = self.build(asked, since, news).await?;
+        let is_wanted = !answer.is_empty() || asked.since.is_none() || asked.full_state;
+        Ok((is_wanted.then_some((answer, told)), now))
     }
 
     pub(super) async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {
