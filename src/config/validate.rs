@@ -97,6 +97,7 @@ fn database(database: &DatabaseConfig) -> Outcome {
     if database.path.as_os_str().is_empty() {
         return Err(refusal("`database.path` is empty: give the folder for the data"));
     }
+    backups(database)?;
     match database.memory_mb {
         Some(mib @ 0..16) => Err(refusal(format!(
             "`database.memory_mb` is {mib}: the database needs at least 16 MiB"
@@ -106,6 +107,21 @@ fn database(database: &DatabaseConfig) -> Outcome {
         ))),
         _ => Ok(()),
     }
+}
+
+fn backups(database: &DatabaseConfig) -> Outcome {
+    let Some(path) = &database.backup_path else { return Ok(()) };
+    if path.as_os_str().is_empty() || path.starts_with(&database.path) {
+        return Err(refusal(
+            "`database.backup_path` must be a folder of its own, outside of `database.path`",
+        ));
+    }
+    if database.backup_interval_hours == 0 || database.backup_keep == 0 {
+        return Err(refusal(
+            "`database.backup_interval_hours` and `database.backup_keep` must be more than 0",
+        ));
+    }
+    Ok(())
 }
 
 fn registration(registration: &RegistrationConfig, listeners: &[Listener]) -> Outcome {

@@ -10,6 +10,7 @@ mod appservices;
 mod appservices_transactions;
 mod attacks_events;
 mod attacks_load;
+mod backups;
 mod bridge;
 mod config;
 mod cross_signing;
