@@ -8,6 +8,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod appservice_keys;
+pub mod appservices;
 pub mod backup;
 mod claim;
 mod cross_signing;

@@ -7,6 +7,7 @@ mod harness;
 
 mod account;
 mod appservices;
+mod appservices_encryption;
 mod appservices_transactions;
 mod attacks_events;
 mod attacks_load;

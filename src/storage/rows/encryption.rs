@@ -37,6 +37,15 @@ pub struct FallbackKeyRow {
     pub used: bool,
 }
 
+/// A message for a device that waits for an application service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppserviceMessageRow {
+    /// Whether it counts as one that waits for the device, which does not get it otherwise.
+    pub counted: bool,
+    /// The event as JSON, as the device gets it.
+    pub event: Vec<u8>,
+}
+
 /// A version of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupVersionRow {
@@ -119,6 +128,20 @@ impl Value for FallbackKeyRow {
         reader.version(1)?;
         let used = reader.u8()? != 0;
         Ok(Self { used, key_id: reader.string()?, key: reader.rest().to_vec() })
+    }
+}
+
+impl Value for AppserviceMessageRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u8(self.counted.into());
+        writer.raw(&self.event);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        let counted = reader.u8()? != 0;
+        Ok(Self { counted, event: reader.rest().to_vec() })
     }
 }
 

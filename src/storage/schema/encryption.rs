@@ -5,8 +5,8 @@ use kv::{Json, Position, Table, key_structs};
 
 use super::{GL, US, users::DeviceKey};
 use crate::storage::rows::encryption::{
-    BackupKeyRow, BackupVersionRow, DehydratedDeviceRow, FallbackKeyRow, OneTimeKeyIdRow,
-    OneTimeKeyRow,
+    AppserviceMessageRow, BackupKeyRow, BackupVersionRow, DehydratedDeviceRow, FallbackKeyRow,
+    OneTimeKeyIdRow, OneTimeKeyRow,
 };
 
 key_structs! {
@@ -106,6 +106,18 @@ key_structs! {
         transaction_id: String,
     }
 
+    /// Something about a device that an application service is to be told.
+    pub struct AppserviceDeviceKey {
+        /// The application service.
+        appservice: String,
+        /// When it was committed.
+        position: Position,
+        /// The user id.
+        user_id: String,
+        /// The device id.
+        device_id: String,
+    }
+
     /// A version of a user's backup of keys.
     pub struct BackupVersionKey {
         /// The user id.
@@ -171,6 +183,12 @@ pub const TO_DEVICE_COUNTS: Table<DeviceKey, i64> =
 /// The transactions of the last days: the same again sends nothing.
 pub const TO_DEVICE_TRANSACTIONS: Table<ToDeviceTransactionKey, ()> =
     Table::new("to_device_transactions", US, 172, "encryption");
+/// Messages for devices that wait for application services, in the order in which they were sent.
+pub const APPSERVICE_TO_DEVICE: Table<AppserviceDeviceKey, AppserviceMessageRow> =
+    Table::new("appservice_to_device", US, 210, "encryption");
+/// Devices of whose counts of keys application services are to be told.
+pub const APPSERVICE_KEY_COUNTS: Table<AppserviceDeviceKey, ()> =
+    Table::new("appservice_key_counts", US, 211, "encryption");
 /// The versions of backups. The last one stays when it is deleted, until there is a later one:
 /// numbers are not given twice.
 pub const BACKUP_VERSIONS: Table<BackupVersionKey, BackupVersionRow> =
