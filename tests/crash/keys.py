@@ -72,10 +72,11 @@ class Phone:
                 self._perform(self.pending)
                 self.pending = None
         except Dropped:
-            # It may have been another connection, and this one does not know yet.
-            self.connection.close()
+            pass
         except Exception as error:  # noqa: BLE001 - a thread's fault must not be lost
             self.report.fault("other", f"{self.name}: {error!r}")
+        # It may have been another connection that was dropped, and this one does not know yet.
+        self.connection.close()
 
     def follow(self, rng):
         """Syncs until the server is gone, at times without keeping what the answer says."""
@@ -83,9 +84,10 @@ class Phone:
             while True:
                 self.sync(timeout_ms=1000, forget=rng.random() < FORGETS)
         except Dropped:
-            self.syncing.close()
+            pass
         except Exception as error:  # noqa: BLE001 - a thread's fault must not be lost
             self.report.fault("other", f"{self.name} follows: {error!r}")
+        self.syncing.close()
 
     def settle(self):
         """After a restart: what was under way is asked for again, as a client does."""
