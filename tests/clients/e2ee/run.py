@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import crowd
+import parts
 from server import Server
-from story import Story, fallback, refill
+from story import Story
 
 # A driver waits for less than this until something has happened.
 PATIENCE_S = 60
@@ -133,7 +134,7 @@ def arguments():
     parser.add_argument("--js", type=Path, help="driver.js, beside its packages")
     parser.add_argument("--nio", type=Path, help="driver.py")
     parser.add_argument("--sdk", type=Path, help="the binary")
-    parser.add_argument("--only", help="one pair, as js-nio, or one part: refill, fallback, crowd")
+    parser.add_argument("--only", help="one pair, as js-nio, or one part: crowd, refill, …")
     return parser.parse_args()
 
 
@@ -145,6 +146,19 @@ def told(tally, name, part, *args):
     except Exception as error:  # noqa: BLE001 - one part's fault must not end the others
         tally.check(False, f"{name} goes on to its end", error)
     print(f"e2ee: {name}: {time.monotonic() - begun:.1f} s", flush=True)
+
+
+def apart(drivers):
+    """What is told to single libraries: its name, and with which of them."""
+    for library in drivers:
+        yield f"refill-{library}", parts.refill, [library]
+    if {"js", "nio"} <= set(drivers):
+        yield "backlog-nio", parts.backlog, ["nio"]
+        yield "dehydrated-js", parts.dehydrated, ["js"]
+    if {"js", "sdk"} <= set(drivers):
+        yield "fallback", parts.fallback, []
+        yield "backlog-sdk", parts.backlog, ["sdk"]
+        yield "dehydrated-sdk", parts.dehydrated, ["sdk"]
 
 
 def main():
@@ -170,15 +184,10 @@ def main():
                 libraries = [drivers[name] for name in pair.split("-")]
                 story = Story(tally, server, f"{pair}-{tag}", *libraries)
                 pool.submit(told, tally, pair, story.tell)
-            for name, driver in drivers.items():
-                if wanted("refill"):
-                    whose = f"{name}-refill-{tag}"
-                    pool.submit(told, tally, whose[:-9], refill, tally, server, whose, driver)
-            if wanted("fallback") and {"js", "sdk"} <= set(drivers):
-                whose = f"fallback-{tag}"
-                pool.submit(
-                    told, tally, "fallback", fallback, tally, server, whose, drivers
-                )
+            for name, part, libraries in apart(drivers):
+                if options.only in (None, name, name.split("-")[0]):
+                    scene = parts.Part(tally, server, f"{name}-{tag}", drivers)
+                    pool.submit(told, tally, name, part, scene, *libraries)
         if wanted("crowd"):
             # Alone, because it measures.
             driver = drivers.get("sdk") or next(iter(drivers.values()))

@@ -1,9 +1,11 @@
-"""The story that every pair is told, and what is told to single libraries.
+"""The story that every pair is told.
 
 Alice uses the first library of a pair and Bob the second. Alice's second device has the second
 library, so that also one user's devices differ. matrix-nio knows neither cross-signing nor key
 backups; where Alice's first device has it, her second one makes them.
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 from server import PASSWORD, Refused, quoted
 
@@ -248,61 +250,5 @@ class Story:
 
 def both(*actions):
     """Does things at the same time."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(len(actions)) as pool:
         return [future.result() for future in [pool.submit(action) for action in actions]]
-
-
-def claim(server, token, user, device):
-    """One one-time key of a device: its id and the key."""
-    body = {"one_time_keys": {user: {device: "signed_curve25519"}}}
-    keys = server.ask("POST", "/keys/claim", body, token)["one_time_keys"]
-    return next(iter(keys.get(user, {}).get(device, {}).items()), (None, None))
-
-
-def refill(tally, server, name, driver):
-    """A library that runs uploads new one-time keys when others have claimed them."""
-    server.register(name)
-    eve = server.register(f"{name}-claims")["access_token"]
-    device = Device(driver, name, name)
-    full = lambda: server.key_count(device.token) >= KEYS  # noqa: E731
-    tally.until(full, f"{name}: one-time keys are uploaded")
-    # Not all at once: nio takes a count of none for no count.
-    seen = []
-    for _ in range(2):
-        seen += [claim(server, eve, device.user, device.id)[0] for _ in range(KEYS - 10)]
-        tally.until(full, f"{name}: one-time keys are refilled")
-    tally.equal(len(set(seen)), 2 * (KEYS - 10), f"{name}: no one-time key is handed out twice")
-    device.do("close")
-
-
-def fallback(tally, server, name, drivers):
-    """Where one-time keys have run out, the fallback key still lets others write."""
-    alice_name, bob_name = f"alice-{name}", f"bob-{name}"
-    for user in (alice_name, bob_name):
-        server.register(user)
-    bob = Device(drivers["sdk"], bob_name, bob_name)
-    tally.until(lambda: server.key_count(bob.token) >= KEYS, f"{name}: keys are uploaded")
-    alice = Device(drivers["js"], alice_name, alice_name)
-    room = alice.do("create_room", invite=[bob.user])
-    bob.do("join", room=room)
-    alice.do("members", room=room, count=2)
-    bob.do("pause")
-    eve = server.register(f"eve-{name}")["access_token"]
-    seen = []
-    while len(seen) < 3 * KEYS and (not seen or "fallback" not in seen[-1][1]):
-        key_id, key = claim(server, eve, bob.user, bob.id)
-        tally.check(key_id is not None, f"{name}: there is always a key")
-        seen.append((key_id, key))
-        if key_id is None:
-            break
-    tally.check(seen[-1][1].get("fallback") is True, f"{name}: the last key is the fallback key")
-    alice.do("send", room=room, body="after the last key")
-    bob.do("resume")
-    bob.do("message", room=room, body="after the last key")
-    tally.until(lambda: server.key_count(bob.token) >= KEYS, f"{name}: keys are refilled")
-    alice.do("send", room=room, body="once more")
-    bob.do("message", room=room, body="once more")
-    alice.do("close")
-    bob.do("close")

@@ -171,6 +171,20 @@ class Device {
         return (await this.crypto.restoreKeyBackup()).imported;
     }
 
+    /** Leaves a device that sleeps, after waking the one before, if there is one. */
+    async dehydrate() {
+        await this.crypto.startDehydration();
+        const path = "/org.matrix.msc3814.v1/dehydrated_device";
+        const prefix = "/_matrix/client/unstable";
+        const http = this.client.http;
+        return (await http.authedRequest("GET", path, undefined, undefined, { prefix })).device_id;
+    }
+
+    /** The next message begins a new session. */
+    async discard({ room }) {
+        await this.crypto.forceDiscardSession(room);
+    }
+
     async sas_begin({ user, other, room }) {
         const request = room
             ? await this.crypto.requestVerificationDM(user, room)

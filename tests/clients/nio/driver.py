@@ -81,9 +81,17 @@ class Device:
             "access_token": answer.access_token,
         }
 
-    async def close(self):
+    async def pause(self):
         """Ends following the server."""
         self.syncing.cancel()
+
+    async def resume(self):
+        """Follows the server again."""
+        self.syncing = asyncio.create_task(self._follow())
+
+    async def close(self):
+        """Ends following the server, for good."""
+        await self.pause()
         await self.client.close()
 
     async def create_room(self, invite):
