@@ -73,7 +73,7 @@ class Folder:
         self.verifier = Verifier(
             self.server, self.ledger, self.report, self.authors, self.reader
         )
-        self.phones = Phones(self.server, self.ledger, self.report, options.phones)
+        self.phones = Phones(self.server, self.ledger, self.report, options.phones, rooms[0])
 
     def cycle(self, options, seed):
         """Write, kill, check the remains, restart, check again."""
@@ -168,7 +168,8 @@ def summary(options, report, clean, seconds):
     print(f"  acknowledged  {done['events']} events ({done['state']} of state), "
           f"{done['account data']} account data, {done['rooms']} rooms, {done['users']} users")
     print(f"  of {options.phones} phones   {done['one-time keys']} one-time keys, {done['claims']} claimed, "
-          f"{done['messages']} messages to devices, {done['backups']} keys in backups")
+          f"{done['messages']} messages to devices, {done['backups']} keys in backups, "
+          f"{done['renames']} names of devices")
     print(f"  under way at the kill and settled after it: {done['repeated']}")
     print(f"  checks        {done['checks']}")
     print("  wrong         " + ", ".join(f"{what} {number}" for what, number in wrong.items()))

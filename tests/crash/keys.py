@@ -1,9 +1,10 @@
 """Encryption under SIGKILL: phones that upload and claim one-time keys, write to each other's
-devices, and put keys into a backup.
+devices, follow each other's devices, and put keys into a backup.
 
 What must hold over all kills is judged here, outside of the server: no one-time key is ever handed
-out twice, keys go out in the order in which they were uploaded, and each message to a device comes
-exactly once and in its sender's order. A claim whose answer was lost may burn its keys, no more.
+out twice, keys go out in the order in which they were uploaded, each message to a device comes
+exactly once and in its sender's order, and who asks for the devices that sync says have changed
+knows them as they are. A claim whose answer was lost may burn its keys, no more.
 """
 
 import base64
@@ -11,17 +12,18 @@ import dataclasses
 import json
 
 from author import Request, quoted, registration
+from ed25519 import SigningKey
 from server import Connection, Dropped
 
 ALGORITHM = "signed_curve25519"
 MESSAGE_TYPE = "org.causerie.crash"
 BACKUP_ALGORITHM = "m.megolm_backup.v1.curve25519-aes-sha2"
-# Syncs are about messages and counts alone.
+# Syncs are about messages, counts and device lists alone.
 FILTER = {"presence": {"types": []}, "room": {"rooms": []}}
 # A phone with so many keys waiting uploads no more of them.
 KEYS_MAX = 120
 # What a phone does next, with its weight; and how often it forgets what a sync told it.
-CHOICES = {"upload": 3, "claim": 5, "message": 6, "backup": 2}
+CHOICES = {"upload": 3, "claim": 5, "message": 6, "backup": 2, "rename": 1}
 FORGETS = 0.1
 
 
@@ -61,6 +63,27 @@ class Phone:
         auth_data = {"public_key": encoded(name), "signatures": {}}
         body = {"algorithm": BACKUP_ALGORITHM, "auth_data": auth_data}
         self.version = self.connection.ask("POST", "/room_keys/version", body)["version"]
+        # The device's name as it was acknowledged, what this phone knows of the others' names, and
+        # whose it has to ask for.
+        self.device_name = None
+        self.names = {}
+        self.changed = set()
+        self.connection.ask("POST", "/keys/upload", {"device_keys": self._device_keys()})
+
+    def _device_keys(self):
+        key = SigningKey(self.name.encode().ljust(32))
+        keys = {
+            "user_id": self.user_id,
+            "device_id": self.device_id,
+            "algorithms": ["m.olm.v1.curve25519-aes-sha2"],
+            "keys": {
+                f"ed25519:{self.device_id}": unpadded(key.public),
+                f"curve25519:{self.device_id}": unpadded(key.public),
+            },
+        }
+        canonical = json.dumps(keys, sort_keys=True, separators=(",", ":"))
+        signature = unpadded(key.sign(canonical.encode()))
+        return {**keys, "signatures": {self.user_id: {f"ed25519:{self.device_id}": signature}}}
 
     def write(self, rng):
         """Writes until the server is gone."""
@@ -104,6 +127,7 @@ class Phone:
 
     def sync(self, timeout_ms=0, forget=False):
         """One sync; returns how many messages it brought and the count of one-time keys."""
+        self._ask_for_changed()
         since = f"&since={quoted(self.since)}" if self.since else ""
         path = f"/sync?timeout={timeout_ms}&filter={quoted(json.dumps(FILTER))}{since}"
         answer = self.syncing.ask("GET", path)
@@ -116,12 +140,26 @@ class Phone:
         self.forgotten = events if forget else []
         if not forget:
             self.since = answer["next_batch"]
+            self.changed |= set(answer.get("device_lists", {}).get("changed", []))
             for event in events:
                 content = event["content"]
                 known = event["type"] == MESSAGE_TYPE and content["from"] == event["sender"]
                 self.report.check(known, "changed", f"{self.name}: {event}")
                 self.received.setdefault(event["sender"], []).append(content["mark"])
         return len(events), answer.get("device_one_time_keys_count", {}).get(ALGORITHM, 0)
+
+    def _ask_for_changed(self):
+        """Asks for the devices of those whose devices have changed, as clients do."""
+        asked = set(self.changed)
+        if not asked:
+            return
+        body = {"device_keys": {user_id: [] for user_id in asked}}
+        answer = self.syncing.ask("POST", "/keys/query", body)
+        for user_id in asked:
+            for device in answer["device_keys"].get(user_id, {}).values():
+                name = device.get("unsigned", {}).get("device_display_name")
+                self.names[user_id] = name
+        self.changed -= asked
 
     def _next(self, rng, kind):
         if kind == "upload" and self.waiting < KEYS_MAX:
@@ -136,6 +174,9 @@ class Phone:
             owners = rng.sample(self.others, rng.randint(1, len(self.others)))
             wanted = {owner.user_id: {owner.device_id: ALGORITHM} for owner in owners}
             return Request(kind, "POST", "/keys/claim", {"one_time_keys": wanted}, owners)
+        if kind == "rename":
+            body = {"display_name": f"{self.name} {self.number}"}
+            return Request(kind, "PUT", f"/devices/{quoted(self.device_id)}", body)
         if kind == "backup":
             session = encoded(f"{self.number:06}")
             data = dict.fromkeys(("ephemeral", "ciphertext", "mac"), encoded(self.name))
@@ -168,6 +209,9 @@ class Phone:
                 for key_id, key in devices.get(owner.device_id, {}).items():
                     self.got(owner, key_id, key)
             self.waiting -= 1
+        elif request.kind == "rename":
+            self.device_name = request.body["display_name"]
+            self.report.count("renames")
         elif request.kind == "backup":
             self.sessions[request.target] = request.body["first_message_index"]
             self.report.count("backups")
@@ -193,19 +237,26 @@ class Phone:
         self.last_upload[owner.name] = known.upload
 
 
-def encoded(text):
+def unpadded(data):
     """Unpadded base64, as keys are written."""
-    return base64.b64encode(text.encode()).decode().rstrip("=")
+    return base64.b64encode(data).decode().rstrip("=")
+
+
+def encoded(text):
+    """A text that looks like a key."""
+    return unpadded(text.encode())
 
 
 class Phones:
     """All phones of one data folder."""
 
-    def __init__(self, server, ledger, report, count):
+    def __init__(self, server, ledger, report, count, room):
         self.server, self.report = server, report
         self.phones = [Phone(server, ledger, report, f"phone-{n}") for n in range(count)]
         for phone in self.phones:
             phone.others = [other for other in self.phones if other is not phone]
+            # Those who share a room are told of each other's devices.
+            phone.connection.ask("POST", f"/join/{quoted(room)}", {})
         self.last = None
         if self.phones:
             self.last = Phone(server, ledger, report, "phone-last")
@@ -221,6 +272,7 @@ class Phones:
         for phone in self.phones:
             try:
                 self._messages(phone)
+                self._devices(phone)
                 self._keys(phone)
                 self._backup(phone)
             except Exception as error:  # noqa: BLE001 - one phone's fault must not end the test
@@ -263,8 +315,17 @@ class Phones:
             more = [mark for mark in received if received.count(mark) > sent.count(mark)]
             self.report.check(not more, "doubled", f"{what}: {more}")
             self.report.check(lost or more, "changed", f"{what}: sent {sent}, received {received}")
-        # What was checked once is only carried on as long as it is the same.
+        # What was judged is not judged again.
         phone.sent, phone.received = {}, {}
+
+    def _devices(self, phone):
+        """Who follows what sync says of device lists knows the devices of the others."""
+        phone.sync()
+        for other in phone.others:
+            if other.device_name:
+                known = phone.names.get(other.user_id)
+                what = f"{phone.name} knows {other.name} as {known}, not as {other.device_name}"
+                self.report.check(known == other.device_name, "lost", what)
 
     def _keys(self, phone):
         """As many keys are left as were uploaded, less those that were handed out."""
