@@ -120,6 +120,8 @@ class Story:
         first, second = (other, one) if bare and one.signs else (one, other)
         for device, target in ((first, second), (second, first)):
             device.do("knows", user=target.user, other=target.id, known=True)
+            if not bare:
+                device.do("identifies", user=target.user)
         what = {"user": second.user, "other": second.id}
         # Element asks people inside of a room. The sdk would answer there only when its encryption
         # sync begins anew, half a minute later.

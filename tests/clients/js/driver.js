@@ -137,6 +137,11 @@ class Device {
         await until(right, `${user} ${other} ${known ? "is" : "is not"} known`);
     }
 
+    /** Waits until the cross-signing keys of a user are known. */
+    async identifies({ user }) {
+        await until(() => this.crypto.userHasCrossSigningKeys(user), `${user} has keys`);
+    }
+
     async trusts({ user, other }) {
         const trusted = async () =>
             other

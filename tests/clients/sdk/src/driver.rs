@@ -174,6 +174,12 @@ impl Device {
                 until(all, "as many members").await
             }
             "knows" => self.knows(request).await,
+            "identifies" => {
+                let (user, encryption) = (request.user()?, self.client.encryption());
+                let known = || async { encryption.get_user_identity(&user).await.ok()? };
+                until(known, &format!("{user} has cross-signing keys")).await?;
+                Ok(())
+            }
             "trusts" => self.trusts(request).await,
             "cross_sign" => self.cross_sign().await,
             "restore" => {
