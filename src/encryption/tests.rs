@@ -283,6 +283,11 @@ async fn a_restored_database_hands_out_no_key_of_before() {
     let changed = device.counts().changed;
     device.encryption.enter(1).await.unwrap();
     assert_eq!(device.counts().one_time_keys[ALGORITHM], 3, "the same epoch");
+    // What is broken off in the middle begins again.
+    device.faults.conflict_next(1_000);
+    assert!(device.encryption.enter(2).await.is_err());
+    assert_eq!(device.counts().one_time_keys[ALGORITHM], 0);
+    assert_eq!(device.store.reader().get(&ENCRYPTION_EPOCH, &0).unwrap(), Some(Json(1)));
     device.faults.conflict_next(2);
     device.encryption.enter(2).await.unwrap();
     let counts = device.counts();
