@@ -125,8 +125,8 @@ async fn t91_ten_thousand_wait_and_none_is_lost() {
     };
     for hundred in 0..99 {
         let numbers = hundred * 100..(hundred + 1) * 100;
-        let sent = futures::future::join_all(numbers.map(&send)).await;
-        assert!(sent.iter().all(|status| *status == 200));
+        let answers = futures::future::join_all(numbers.map(&send)).await;
+        assert!(answers.iter().all(|status| *status == 200));
     }
     for number in 9_900..10_000 {
         assert_eq!(send(number).await, 200);
