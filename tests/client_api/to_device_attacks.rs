@@ -173,3 +173,24 @@ async fn nobody_reads_the_messages_of_another() {
     }
     assert_eq!(stored(&alice), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t65_a_device_that_ends_meanwhile_leaves_no_message_behind() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    for round in 0..20 {
+        let phone = server.device_of("alice").await;
+        let names: Vec<String> = (0..6).map(|number| format!("{round}-{number}")).collect();
+        let sends = names.iter().map(|name| put(&bob, name, json!({ alice.id(): { "*": {} } })));
+        let fetches = async {
+            let told = phone.sync(None).await;
+            phone.sync(Some(&text(&told["next_batch"]))).await;
+            phone.post("v3/logout", json!({})).await.ok();
+        };
+        let (sent, ()) = tokio::join!(futures::future::join_all(sends), fetches);
+        assert!(sent.iter().all(|answer| answer.status == 200));
+        // What the client had is removed on the side.
+        stores(&phone, 0).await;
+    }
+    assert_eq!(stored(&alice), (120, 120));
+}
