@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{ClientApi, key_changes, keys, to_device};
+use super::{ClientApi, backup, cross_signing, key_changes, keys, to_device};
 use crate::http::{Options, Routes};
 
 /// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
@@ -31,10 +31,26 @@ fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add(cross_signing::upload_signing_keys)
+        .add_rendered(Options::DEFAULT, cross_signing::upload_signatures)
 }
 
 fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add(backup::create_backup_version)
+        .add(backup::get_latest_backup_info)
+        .add(backup::get_backup_info)
+        .add(backup::update_backup_version)
+        .add(backup::delete_backup_version)
+        .add(backup::add_backup_keys_for_session)
+        .add(backup::get_backup_keys_for_session)
+        .add(backup::delete_backup_keys_for_session)
+        .add(backup::add_backup_keys_for_room)
+        .add_rendered(Options::DEFAULT, backup::get_backup_keys_for_room)
+        .add(backup::delete_backup_keys_for_room)
+        .add(backup::add_backup_keys)
+        .add_rendered(Options::DEFAULT, backup::get_backup_keys)
+        .add(backup::delete_backup_keys)
 }
 
 fn dehydrated_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

@@ -6,7 +6,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysclaim>
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use kv::{Batch, Direction, Reader};
 use ruma::UserId;
@@ -55,6 +59,14 @@ pub struct Claimed {
     pub incomplete: bool,
 }
 
+impl Claimed {
+    /// Those of `wanted` of which there is no key.
+    fn missing(&self, wanted: Vec<DeviceAlgorithmKey>) -> Vec<DeviceAlgorithmKey> {
+        let has: HashSet<_> = self.keys.iter().map(|key| &key.queue).collect();
+        wanted.into_iter().filter(|queue| !has.contains(queue)).collect()
+    }
+}
+
 /// What there is for one device.
 enum Found {
     /// One-time keys, the oldest first.
@@ -71,8 +83,29 @@ impl Encryption {
             return Err(ApiError::invalid_param(message));
         }
         let mut claimed = Claimed::default();
+        let is_asked = |queue: &DeviceAlgorithmKey| self.0.asks_for_claims(&queue.user_id);
+        let (asked, stored): (Vec<_>, Vec<_>) = wanted.into_iter().partition(is_asked);
+        self.claim_all(&stored, true, &mut claimed).await?;
+        if asked.is_empty() {
+            return Ok(claimed);
+        }
+        // Those that application services keep come before fallback keys.
+        self.claim_all(&asked, false, &mut claimed).await?;
+        let missing = claimed.missing(asked);
+        claimed.keys.extend(self.0.ask_for_claims(&missing).await);
+        let missing = claimed.missing(missing);
+        self.claim_all(&missing, true, &mut claimed).await?;
+        Ok(claimed)
+    }
+
+    async fn claim_all(
+        &self,
+        wanted: &[DeviceAlgorithmKey],
+        with_fallback: bool,
+        claimed: &mut Claimed,
+    ) -> Result<(), ApiError> {
         for wanted in wanted.chunks(DEVICES_PER_BATCH) {
-            match self.claim_some(wanted).await {
+            match self.claim_some(wanted, with_fallback).await {
                 Ok(keys) => claimed.keys.extend(keys),
                 Err(error) if claimed.keys.is_empty() => return Err(error),
                 // The keys of before are handed out and must be told.
@@ -83,10 +116,14 @@ impl Encryption {
                 }
             }
         }
-        Ok(claimed)
+        Ok(())
     }
 
-    async fn claim_some(&self, wanted: &[DeviceAlgorithmKey]) -> Result<Vec<ClaimedKey>, ApiError> {
+    async fn claim_some(
+        &self,
+        wanted: &[DeviceAlgorithmKey],
+        with_fallback: bool,
+    ) -> Result<Vec<ClaimedKey>, ApiError> {
         let wanted: Arc<[DeviceAlgorithmKey]> = wanted.into();
         for _ in 0..ATTEMPTS {
             // Before the view: what another claim has removed by then is not in the view.
@@ -103,7 +140,8 @@ impl Encryption {
             for found in read.await?.into_iter().flatten() {
                 match found {
                     Found::OneTime(keys) => one_time.push(keys),
-                    Found::Fallback(queue, row) => fallback.push((queue, row)),
+                    Found::Fallback(queue, row) if with_fallback => fallback.push((queue, row)),
+                    Found::Fallback(..) => {}
                 }
             }
             let Some((_guard, one_time)) = self.0.claims.take(one_time) else { continue };
@@ -138,6 +176,7 @@ impl Encryption {
             // Keys are stored under ids of users that have logged in.
             if let Ok(user_id) = <&UserId>::try_from(user_id.as_str()) {
                 counts_change(&mut batch, self.0.interner, user_id, &device);
+                self.0.tell_counts(&mut batch, &device);
             }
         }
         batch

@@ -78,6 +78,11 @@ impl NewDeviceKeys {
         Ok(Self { json })
     }
 
+    /// Canonical JSON without `unsigned`.
+    pub(super) fn into_json(self) -> Vec<u8> {
+        self.json
+    }
+
     /// Adds to a batch that these are the keys of the device. `false`: they are already.
     pub(super) fn put(
         &self,

@@ -8,7 +8,12 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod appservice_keys;
+pub mod appservices;
+pub mod backup;
 mod claim;
+mod cross_signing;
+pub mod default_rooms;
 mod device_keys;
 pub mod device_lists;
 mod ending;
@@ -18,7 +23,9 @@ mod key_counts;
 mod one_time_keys;
 mod query;
 mod restore;
+mod signatures;
 mod signed;
+mod signed_json;
 pub mod to_device;
 mod upload;
 
@@ -29,8 +36,10 @@ use kv::{Batch, CommitError, Durability, Position, Store};
 use self::in_flight::InFlight;
 pub use self::{
     claim::{Claimed, ClaimedKey},
+    cross_signing::{CrossSigningKeys, KeyChange},
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
+    signatures::{SignatureFailures, SignedKeys, signed_since},
     upload::Upload,
 };
 use crate::{
@@ -48,7 +57,6 @@ const ATTEMPTS: usize = 16;
 #[derive(Clone)]
 pub struct Encryption(Arc<Parts>);
 
-#[expect(dead_code, reason = "the services that follow use them")]
 struct Parts {
     store: Store,
     interner: Interner,
@@ -56,9 +64,10 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    claims: InFlight,
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
-    claims: InFlight,
+    backup_locks: backup::Locks,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -82,8 +91,9 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
-            transactions_swept: AtomicU32::new(0),
             claims: InFlight::default(),
+            transactions_swept: AtomicU32::new(0),
+            backup_locks: backup::Locks::default(),
         }))
     }
 }

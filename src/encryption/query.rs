@@ -42,8 +42,44 @@ type KeyOf = fn(&CrossSigningKeys) -> Option<&Vec<u8>>;
 /// A user and the devices that are wanted; none named means all.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    user_id: OwnedUserId,
-    devices: Vec<OwnedDeviceId>,
+    pub(super) user_id: OwnedUserId,
+    pub(super) devices: Vec<OwnedDeviceId>,
+    told: ToldKeys,
+}
+
+/// The keys of a user as the application service tells that keeps them: they go before those that
+/// are stored.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ToldKeys {
+    /// The devices with their keys as JSON and their names, by device id.
+    pub(super) devices: BTreeMap<String, (Vec<u8>, Option<String>)>,
+    pub(super) cross_signing: CrossSigningKeys,
+}
+
+impl ToldKeys {
+    pub(super) fn is_empty(&self) -> bool {
+        let CrossSigningKeys { master, self_signing, user_signing } = &self.cross_signing;
+        self.devices.is_empty()
+            && master.is_none()
+            && self_signing.is_none()
+            && user_signing.is_none()
+    }
+
+    fn merge_devices(&self, devices: &mut Vec<(String, Vec<u8>)>) {
+        devices.retain(|(device_id, _)| !self.devices.contains_key(device_id));
+        let told = self.devices.iter();
+        devices.extend(told.map(|(device_id, (json, _))| (device_id.clone(), json.clone())));
+        devices.sort_unstable();
+    }
+
+    fn merge_cross_signing(&self, keys: CrossSigningKeys) -> CrossSigningKeys {
+        let told = self.cross_signing.clone();
+        CrossSigningKeys {
+            master: told.master.or(keys.master),
+            self_signing: told.self_signing.or(keys.self_signing),
+            user_signing: told.user_signing.or(keys.user_signing),
+        }
+    }
 }
 
 /// What one user shows to another.
@@ -65,11 +101,14 @@ pub(super) fn user_keys(
 ) -> Result<UserKeys, kv::Error> {
     let user_id = &target.user_id;
     let mut devices = device_keys(reader, target)?;
+    target.told.merge_devices(&mut devices);
     if !devices.is_empty() {
         let mut signatures = signatures(reader, user_id, asker)?;
         let mut names = HashMap::new();
         if names_visible || user_id == asker {
             names = device_names(reader, user_id, &devices)?;
+            let told = target.told.devices.iter();
+            names.extend(told.filter_map(|(id, (_, name))| Some((id.clone(), name.clone()?))));
         }
         for (device_id, json) in &mut devices {
             if let Some(more) = signatures.remove(device_id) {
@@ -79,6 +118,7 @@ pub(super) fn user_keys(
         }
     }
     let cross_signing = cross_signing_keys(reader, user_id, asker)?;
+    let cross_signing = target.told.merge_cross_signing(cross_signing);
     Ok(UserKeys { user_id: user_id.clone(), devices, cross_signing })
 }
 
@@ -144,7 +184,7 @@ fn signatures(
 }
 
 /// Adds signatures to keys. The rest of the JSON is skipped over, not read.
-fn add_signatures(json: &mut Vec<u8>, more: Signatures) {
+pub(super) fn add_signatures(json: &mut Vec<u8>, more: Signatures) {
     #[derive(Deserialize)]
     struct Signed<'a> {
         #[serde(borrow)]
@@ -207,7 +247,12 @@ impl Encryption {
         }
         let is_here = |user: &UserId| user.server_name() == self.0.server_name;
         let wanted = wanted.into_iter().filter(|(user_id, _)| is_here(user_id));
-        let wanted: Vec<_> = wanted.map(|(user_id, devices)| Target { user_id, devices }).collect();
+        let target = |(user_id, devices)| Target { user_id, devices, told: ToldKeys::default() };
+        let mut wanted: Vec<_> = wanted.map(target).collect();
+        let mut told = self.0.ask_for_keys(asker, &wanted).await;
+        for target in &mut wanted {
+            target.told = told.remove(&target.user_id).unwrap_or_default();
+        }
         let mut users = Vec::with_capacity(wanted.len());
         for targets in wanted.chunks(USERS_PER_STEP) {
             let targets: Arc<[Target]> = targets.into();

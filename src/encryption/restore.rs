@@ -58,6 +58,7 @@ impl Encryption {
         self.for_all(remove_one_time_keys).await?;
         self.for_all(use_fallback_keys).await?;
         self.for_all(mark_users).await?;
+        self.tell_all_counts().await?;
         let mut batch = Batch::new();
         batch.check(&ENCRYPTION_EPOCH, &0, known.as_ref());
         batch.put(&ENCRYPTION_EPOCH, &0, &Json(epoch));

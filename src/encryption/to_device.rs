@@ -251,6 +251,9 @@ impl Parts {
             return Err(ApiError::too_large(message));
         }
         draft.written += 1;
+        if self.put_for_appservices(reader, &mut draft.batch, device, event)? {
+            return Ok(());
+        }
         put(&mut draft.batch, self.interner, device, event);
         Ok(())
     }

@@ -171,9 +171,10 @@ impl Encryption {
         let device = DeviceKey { user_id: user_id.to_string(), device_id: device_id.to_string() };
         let keys = Arc::new(NewKeys::parse(upload, &device, &self.0.config)?);
         for _ in 0..ATTEMPTS {
-            let Some((batch, told)) = self.decide_upload(user_id, &device, &keys).await? else {
+            let Some((mut batch, told)) = self.decide_upload(user_id, &device, &keys).await? else {
                 return self.one_time_key_counts(user_id, device_id).await;
             };
+            self.0.tell_counts(&mut batch, &device);
             if commit(&self.0.store, batch).await?.is_some() {
                 if let Some(told) = told {
                     device_lists::settle(&self.0.store, self.0.interner, told).await?;

@@ -37,20 +37,28 @@ pub struct FallbackKeyRow {
     pub used: bool,
 }
 
+/// A message for a device that waits for an application service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppserviceMessageRow {
+    /// Whether it counts as one that waits for the device, which does not get it otherwise.
+    pub counted: bool,
+    /// The event as JSON, as the device gets it.
+    pub event: Vec<u8>,
+}
+
 /// A version of a backup.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupVersionRow {
-    /// The algorithm.
-    pub algorithm: String,
-    /// What the algorithm needs.
-    pub auth_data: Box<RawValue>,
     /// Counts the changes of its keys.
     pub etag: u64,
     /// How many keys it holds.
     pub count: u64,
-    /// Whether it was deleted.
-    #[serde(default)]
+    /// Whether it was deleted, so that nothing but its number is left.
     pub deleted: bool,
+    /// The algorithm.
+    pub algorithm: String,
+    /// What the algorithm needs, as JSON.
+    pub auth_data: Vec<u8>,
 }
 
 /// A key in a backup.
@@ -120,6 +128,42 @@ impl Value for FallbackKeyRow {
         reader.version(1)?;
         let used = reader.u8()? != 0;
         Ok(Self { used, key_id: reader.string()?, key: reader.rest().to_vec() })
+    }
+}
+
+impl Value for AppserviceMessageRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u8(self.counted.into());
+        writer.raw(&self.event);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        let counted = reader.u8()? != 0;
+        Ok(Self { counted, event: reader.rest().to_vec() })
+    }
+}
+
+impl Value for BackupVersionRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u64(self.etag);
+        writer.u64(self.count);
+        writer.u8(self.deleted.into());
+        writer.bytes(self.algorithm.as_bytes());
+        writer.raw(&self.auth_data);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        Ok(Self {
+            etag: reader.u64()?,
+            count: reader.u64()?,
+            deleted: reader.u8()? != 0,
+            algorithm: reader.string()?,
+            auth_data: reader.rest().to_vec(),
+        })
     }
 }
 
