@@ -184,6 +184,3 @@ impl From<(DeviceAlgorithmKey, FallbackKeyRow)> for ClaimedKey {
         Self { queue, key_id: row.key_id, key: row.key }
     }
 }
-
-#[cfg(test)]
-mod tests;

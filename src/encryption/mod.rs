@@ -101,3 +101,6 @@ async fn commit(store: &Store, batch: Batch) -> Result<Option<Position>, ApiErro
 fn busy() -> ApiError {
     ApiError::unavailable("The server is too busy with other changes of the same keys")
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,6 +145,3 @@ fn mark_users(
     }
     Ok(Step { batch, told, next })
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,6 +18,7 @@ use super::{
             EmailPurpose, EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
         },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
+        encryption::{FallbackKeyRow, OneTimeKeyIdRow, OneTimeKeyRow},
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
@@ -35,6 +36,7 @@ use super::{
         },
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
+        encryption::{DeviceAlgorithmKey, OneTimeKeyIdKey, OneTimeKeyKey},
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
@@ -111,6 +113,7 @@ fn the_bytes_are_what_they_were() {
     appservice_rows(&mut encodings);
     media_encodings(&mut encodings);
     push_rows(&mut encodings);
+    keys_of_devices(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -573,4 +576,36 @@ fn media_encodings(encodings: &mut Encodings) {
     encodings.row("MediaUsageRow", &Json(MediaUsageRow { files: 1, bytes: 2, revision: 3 }));
     let fields = serde_json::Map::from_iter([("og:title".to_owned(), "T".into())]);
     encodings.row("PreviewRow", &Json(PreviewRow { created_ts: 1, fields }));
+}
+
+fn keys_of_devices(encodings: &mut Encodings) {
+    let (user_id, device_id, algorithm) =
+        (|| "@a:hs1".to_owned(), || "D".to_owned(), || "x".to_owned());
+    let key = OneTimeKeyKey {
+        user_id: user_id(),
+        device_id: device_id(),
+        algorithm: algorithm(),
+        position: POSITION,
+        index: 5,
+    };
+    encodings.key("OneTimeKeyKey", &key);
+    let key = OneTimeKeyIdKey {
+        user_id: user_id(),
+        device_id: device_id(),
+        algorithm: algorithm(),
+        key_id: "AAA".to_owned(),
+    };
+    encodings.key("OneTimeKeyIdKey", &key);
+    let key =
+        DeviceAlgorithmKey { user_id: user_id(), device_id: device_id(), algorithm: algorithm() };
+    encodings.key("DeviceAlgorithmKey", &key);
+    let (key_id, key) = (|| "AAA".to_owned(), || b"{}".to_vec());
+    encodings.row("OneTimeKeyRow", &OneTimeKeyRow { key_id: key_id(), key: key() });
+    for handed_out in [false, true] {
+        let row = OneTimeKeyIdRow { hash: [9; 32], position: POSITION, index: 5, handed_out };
+        encodings.row("OneTimeKeyIdRow", &row);
+    }
+    for used in [false, true] {
+        encodings.row("FallbackKeyRow", &FallbackKeyRow { key_id: key_id(), key: key(), used });
+    }
 }

@@ -19,6 +19,8 @@ mod email;
 mod erasure;
 mod filter;
 mod invites;
+mod keys;
+mod keys_attacks;
 mod guests;
 mod messages;
 mod limits;
