@@ -149,11 +149,11 @@ impl Outgoing {
         #[derive(Serialize)]
         struct Event<'a> {
             #[serde(rename = "type")]
-            event_type: &'a str,
+            kind: &'a str,
             sender: &'a UserId,
             content: &'a RawValue,
         }
-        let event = Event { event_type: &self.event_type, sender: &self.sender, content };
+        let event = Event { kind: &self.event_type, sender: &self.sender, content };
         serde_json::to_vec(&event).map_err(ApiError::internal)
     }
 }
@@ -215,7 +215,7 @@ impl Parts {
             if let Some(content) = content_of(&device.device_id) {
                 // A device that ends meanwhile must not leave a message behind.
                 draft.batch.check(&DEVICES, &device, Some(&row));
-                self.add_message(reader, draft, &device, outgoing.event(content.json())?)?;
+                self.add_message(reader, draft, &device, &outgoing.event(content.json())?)?;
             }
         }
         let Some(row) = reader.get(&DEHYDRATED_DEVICES, &user)? else { return Ok(()) };
@@ -224,7 +224,7 @@ impl Parts {
             draft.batch.check(&DEHYDRATED_DEVICES, &user, Some(&row));
             let device =
                 DeviceKey { user_id: user.clone(), device_id: dehydrated.device_id.clone() };
-            self.add_message(reader, draft, &device, outgoing.event(content.json())?)?;
+            self.add_message(reader, draft, &device, &outgoing.event(content.json())?)?;
         }
         Ok(())
     }
@@ -234,7 +234,7 @@ impl Parts {
         reader: &Reader<'_>,
         draft: &mut Draft,
         device: &DeviceKey,
-        event: Vec<u8>,
+        event: &Vec<u8>,
     ) -> Result<(), ApiError> {
         let waiting = reader.get(&TO_DEVICE_COUNTS, device)?.unwrap_or_default();
         if usize::try_from(waiting).is_ok_and(|count| count >= self.config.waiting_messages_max) {
@@ -247,7 +247,7 @@ impl Parts {
             return Err(ApiError::too_large(message));
         }
         draft.written += 1;
-        put(&mut draft.batch, self.interner, device, &event);
+        put(&mut draft.batch, self.interner, device, event);
         Ok(())
     }
 }

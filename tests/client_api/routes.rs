@@ -69,6 +69,7 @@ const FOR_SUSPENDED: &[&str] = &[
     "PUT pushrules/global/{}/{}/enabled",
     "PUT rooms/{}/redact/{}/{}",
     "PUT rooms/{}/thread/{}/subscription",
+    "PUT sendToDevice/{}/{}",
     "PUT user/{}/account_data/{}",
     "PUT user/{}/rooms/{}/account_data/{}",
     "PUT user/{}/rooms/{}/tags/{}",
