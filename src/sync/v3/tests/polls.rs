@@ -10,7 +10,7 @@ use crate::{
     users::Selection,
 };
 
-const LONG: How = How {
+pub(super) const LONG: How = How {
     filter: Value::Null,
     timeout_ms: 30_000,
     full_state: false,
