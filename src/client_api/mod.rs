@@ -44,6 +44,7 @@ pub mod read_marker;
 pub mod read_routes;
 pub mod receipt;
 pub mod related;
+pub mod rendezvous;
 pub mod relations;
 pub mod reporting;
 pub mod room;

@@ -44,6 +44,7 @@ mod profile;
 mod public_rooms;
 mod push;
 mod relations;
+mod rendezvous;
 mod reports;
 mod room_summary;
 mod registration_tokens;
