@@ -5,7 +5,7 @@
 //! told not to sort it). What each layer is for and how an event passes through them is told in
 //! `ARCHITECTURE.md`.
 
-// The command line: `serve`, `check-config`, `admin …`, `fsck`.
+// The command line: `serve`, `check-config`, `admin …`, `fsck`, `backup`, `restore`.
 pub mod cli;
 
 // Builds, starts and stops everything.
@@ -58,6 +58,9 @@ pub mod federation;
 
 // The requests that the server makes itself.
 pub mod egress;
+
+// Backups of the database while the server runs.
+pub mod backups;
 
 // All tables as typed constants, the rows in them, and what wakes a reader.
 pub mod storage;

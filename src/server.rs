@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use crate::{
     appservice_sender::{self, AppserviceSender},
     appservices::{Appservices, AppservicesError},
+    backups::Backups,
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
     delayed_events::DelayedEvents,
@@ -199,6 +200,10 @@ impl Server {
         tasks.spawn(|stop| users::guests::run(users, rooms, feed, stop));
         let media = self.media.clone();
         tasks.spawn(|stop| media.work(stop));
+        if let Some(backups) = Backups::new(&self.config.database) {
+            let (store, clock) = (self.store.clone(), self.rooms.clock().clone());
+            tasks.spawn(|stop| backups.run(store, clock, stop));
+        }
     }
 
     /// The requests that a listener answers.

@@ -1,13 +1,16 @@
-//! The command line: `causerie serve`, `check-config`, `admin …` and `fsck`, one file each.
+//! The command line: `causerie serve`, `check-config`, `admin …`, `fsck`, `backup` and `restore`,
+//! one file each.
 //!
 //! Every command reads the same settings the same way; a mistake in them, or a failure, is one
 //! sentence on the standard error stream and the exit code 1.
 
 pub mod admin;
+pub mod backup;
 pub mod check_config;
 pub mod fsck;
 pub mod registration_token;
 pub mod media;
+pub mod restore;
 pub mod serve;
 pub mod thumbnail;
 
@@ -71,6 +74,10 @@ enum Command {
     Thumbnail(thumbnail::ThumbnailArgs),
     /// Checks the database for damage; finds it with exit code 1.
     Fsck(fsck::FsckArgs),
+    /// Adds a backup of the database to a folder, while the server is stopped.
+    Backup(backup::BackupArgs),
+    /// Restores the newest backup of a folder to where the database was.
+    Restore(restore::RestoreArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -107,6 +114,8 @@ fn run(settings: &SettingsArgs, command: Command) -> anyhow::Result<()> {
         Command::Thumbnail(args) => thumbnail::run(&args),
         Command::Admin(args) => runtime.block_on(admin::run(config, args)),
         Command::Fsck(args) => runtime.block_on(fsck::run(config, args)),
+        Command::Backup(args) => backup::run(&config, &args),
+        Command::Restore(args) => runtime.block_on(restore::run(config, args)),
     }
 }
 

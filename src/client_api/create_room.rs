@@ -28,6 +28,9 @@ use crate::{
 
 /// `POST /_matrix/client/v3/createRoom`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom>
+///
+/// The operator may have rooms encrypted by default, but not those that bridges and bots make: they
+/// say themselves what they can read.
 pub async fn create_room(
     app: Arc<ClientApi>,
     auth: Requester,
@@ -48,7 +51,8 @@ pub async fn create_room(
             invites.push((user_id, profile));
         }
     }
-    let wanted = CreateRoom {
+    let for_appservice = auth.appservice.is_some();
+    let mut wanted = CreateRoom {
         profile: member_profile(&app, &auth.user_id).await?,
         alias: alias(&app, &auth, request.room_alias_name.as_deref())?,
         preset: preset(&request)?,
@@ -66,6 +70,9 @@ pub async fn create_room(
         invites,
         is_direct: request.is_direct,
     };
+    if !for_appservice {
+        app.encryption.encrypt_by_default(&mut wanted)?;
+    }
     Ok(v3::Response::new(app.rooms.create(wanted).await?))
 }
 

@@ -25,6 +25,8 @@ use url::Url;
 
 use super::{ClientApi, raw, rtc};
 use crate::{
+    config::EncryptedRooms,
+    encryption::default_rooms::encrypted_presets,
     error::ApiError,
     http::{MaybeRequester, NoAuth, Requester},
     rooms::CREATABLE_VERSIONS,
@@ -53,6 +55,7 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "org.matrix.msc3773",
     "org.matrix.msc3827.stable",
     "org.matrix.msc3856.stable",
+    "org.matrix.msc3912",
     "org.matrix.msc3916.stable",
     "org.matrix.msc3981",
     "org.matrix.msc4140",
@@ -73,7 +76,8 @@ const UNSTABLE_FEATURES: &[&str] = &[
 /// `GET /.well-known/matrix/client`
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
 ///
-/// With what the operator adds for clients, and where calls are carried (MSC4143).
+/// With what the operator adds for clients, where calls are carried (MSC4143), and that new rooms
+/// are encrypted where the operator has it so (as Element reads it).
 pub(super) async fn discover_homeserver(
     app: Arc<ClientApi>,
     _auth: NoAuth,
@@ -84,6 +88,11 @@ pub(super) async fn discover_homeserver(
     known.insert("m.homeserver".to_owned(), json!({ "base_url": base_url(url) }));
     if let Some(foci) = rtc::foci(&app.config.calls) {
         known.insert("org.matrix.msc4143.rtc_foci".to_owned(), foci);
+    }
+    if app.config.encryption.default_for != EncryptedRooms::None {
+        // Clients encrypt by themselves unless they are told not to: so `false` is never said.
+        let default = json!({ "default": true });
+        known.entry("io.element.e2ee").or_insert(default);
     }
     raw::json(&known)
 }
@@ -105,7 +114,7 @@ pub(super) async fn discover_homeserver_of_federation(
 /// `GET /_matrix/client/versions`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>
 pub(super) async fn get_supported_versions(
-    _app: Arc<ClientApi>,
+    app: Arc<ClientApi>,
     _auth: MaybeRequester,
     _request: get_supported_versions::Request,
 ) -> Result<get_supported_versions::Response, ApiError> {
@@ -113,6 +122,15 @@ pub(super) async fn get_supported_versions(
     let mut response = get_supported_versions::Response::new(versions);
     response.unstable_features =
         UNSTABLE_FEATURES.iter().map(|feature| ((*feature).to_owned(), true)).collect();
+    for (preset, is_encrypted) in encrypted_presets(app.config.encryption.default_for) {
+        let feature = format!("io.element.e2ee_forced.{preset}");
+        response.unstable_features.insert(feature, is_encrypted);
+    }
+    if app.config.encryption.qr_login {
+        for feature in ["org.matrix.msc4108", "io.element.msc4388"] {
+            response.unstable_features.insert(feature.to_owned(), true);
+        }
+    }
     Ok(response)
 }
 

@@ -142,15 +142,18 @@ fn endpoint(head: &Parts) -> (Method, String) {
     (method, path)
 }
 
-/// A path without what says its age (a version, or `unstable` and a proposal), with `{}` for each
-/// variable; media has the same name by its older paths.
+/// A path without what says its age (a version, or `unstable` and a proposal, whose name has dots),
+/// with `{}` for each variable; media has the same name by its older paths.
 fn named(matched: &str) -> String {
     let (family, path) = match matched.strip_prefix(MEDIA_PREFIX) {
         Some(path) => ("media/", path),
         None => ("", matched.strip_prefix(PREFIX).unwrap_or_default()),
     };
     let path = match path.split_once('/') {
-        Some(("unstable", path)) => path.split_once('/').map_or(path, |(_, path)| path),
+        Some(("unstable", path)) => match path.split_once('/') {
+            Some((proposal, path)) if proposal.contains('.') => path,
+            _ => path,
+        },
         Some((_, path)) => path,
         None => path,
     };
@@ -175,6 +178,7 @@ mod tests {
             ("/_matrix/client/unstable/xyz.amorgan.knock/knock/{room_id}", "knock/{}"),
             ("/_matrix/media/v3/upload", "media/upload"),
             ("/_matrix/client/v1/media/config", "media/config"),
+            ("/_matrix/client/unstable/room_keys/version", "room_keys/version"),
             ("/elsewhere", ""),
         ];
         for (path, name) in cases {

@@ -21,11 +21,31 @@ pub struct DatabaseConfig {
     /// Whether an answer waits until the data is on disk. Without it a power failure may lose
     /// the last seconds that users believed sent; a crash of the server alone never does.
     pub durable: bool,
+
+    /// A folder in which the running server keeps backups of the database, best on another disk.
+    /// Only what changed is copied. The files of users are not part of it. Without it there are the
+    /// backups alone that `causerie backup` makes.
+    ///
+    /// Example: `"/var/backups/causerie"`
+    pub backup_path: Option<PathBuf>,
+
+    /// How many hours lie between two backups of the running server.
+    pub backup_interval_hours: u64,
+
+    /// How many backups the running server keeps.
+    pub backup_keep: usize,
 }
 
 impl Default for DatabaseConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from("data/database"), memory_mb: None, durable: true }
+        Self {
+            path: PathBuf::from("data/database"),
+            memory_mb: None,
+            durable: true,
+            backup_path: None,
+            backup_interval_hours: 24,
+            backup_keep: 7,
+        }
     }
 }
 

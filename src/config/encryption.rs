@@ -8,9 +8,16 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct EncryptionConfig {
     /// Which new rooms are encrypted though the client that makes them does not say so: `"none"`;
-    /// `"direct"`: direct messages; `"private"`: these and private rooms. Element is told too, and
-    /// offers it as the default.
+    /// `"direct"`: direct messages; `"private"`: these and private rooms. Spaces never are, nor
+    /// rooms that bridges and bots make or are invited to as they are made, unless they can read
+    /// what is encrypted. Element is told too. With `"none"` clients do as they like: Element
+    /// encrypts private rooms, unless `server.well_known_client` has `"io.element.e2ee" = { default
+    /// = false }`.
     pub default_for: EncryptedRooms,
+
+    /// Whether devices may meet here for a login by QR code. It only helps where clients log in by
+    /// OAuth, which this server does not offer yet. Needs `server.public_base_url`.
+    pub qr_login: bool,
 
     /// Whether people see the names of the devices of others here. Of one's own, they always do.
     pub device_names_visible: bool,
@@ -51,6 +58,7 @@ impl Default for EncryptionConfig {
     fn default() -> Self {
         Self {
             default_for: EncryptedRooms::None,
+            qr_login: false,
             device_names_visible: true,
             signed_device_keys_only: true,
             one_time_keys_max: 256,

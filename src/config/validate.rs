@@ -30,6 +30,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     rooms(&config.rooms)?;
     limits(&config.limits)?;
     media(&config.media)?;
+    encryption(config)?;
     EnvFilter::try_new(&config.logging.filter)
         .map_err(|error| refusal(format!("`logging.filter` cannot be understood: {error}")))?;
     Ok(())
@@ -96,6 +97,7 @@ fn database(database: &DatabaseConfig) -> Outcome {
     if database.path.as_os_str().is_empty() {
         return Err(refusal("`database.path` is empty: give the folder for the data"));
     }
+    backups(database)?;
     match database.memory_mb {
         Some(mib @ 0..16) => Err(refusal(format!(
             "`database.memory_mb` is {mib}: the database needs at least 16 MiB"
@@ -105,6 +107,21 @@ fn database(database: &DatabaseConfig) -> Outcome {
         ))),
         _ => Ok(()),
     }
+}
+
+fn backups(database: &DatabaseConfig) -> Outcome {
+    let Some(path) = &database.backup_path else { return Ok(()) };
+    if path.as_os_str().is_empty() || path.starts_with(&database.path) {
+        return Err(refusal(
+            "`database.backup_path` must be a folder of its own, outside of `database.path`",
+        ));
+    }
+    if database.backup_interval_hours == 0 || database.backup_keep == 0 {
+        return Err(refusal(
+            "`database.backup_interval_hours` and `database.backup_keep` must be more than 0",
+        ));
+    }
+    Ok(())
 }
 
 fn registration(registration: &RegistrationConfig, listeners: &[Listener]) -> Outcome {
@@ -188,6 +205,23 @@ fn media(media: &MediaConfig) -> Outcome {
     if media.thumbnail_sizes.is_empty() || !media.thumbnail_sizes.iter().all(sized) {
         return Err(refusal(
             "`media.thumbnail_sizes` needs at least one size, each of 1 to 2048 pixels",
+        ));
+    }
+    Ok(())
+}
+
+fn encryption(config: &Config) -> Outcome {
+    let encryption = &config.encryption;
+    if encryption.qr_login && config.server.public_base_url.is_none() {
+        return Err(refusal(
+            "`encryption.qr_login` needs `server.public_base_url`: devices are told where to meet",
+        ));
+    }
+    // What the store takes for a value, less what stands beside the key.
+    if encryption.backup_key_size_bytes_max > 96 * 1024 {
+        return Err(refusal(
+            "`encryption.backup_key_size_bytes_max` is more than 98304: the database keeps no \
+             larger ones",
         ));
     }
     Ok(())

@@ -10,7 +10,10 @@
 
 mod appservice_keys;
 pub mod appservices;
+pub mod backup;
 mod claim;
+mod cross_signing;
+pub mod default_rooms;
 mod device_keys;
 pub mod device_lists;
 mod ending;
@@ -19,8 +22,11 @@ mod in_flight;
 mod key_counts;
 mod one_time_keys;
 mod query;
+pub mod rendezvous;
 mod restore;
+mod signatures;
 mod signed;
+mod signed_json;
 pub mod to_device;
 mod upload;
 
@@ -31,8 +37,10 @@ use kv::{Batch, CommitError, Durability, Position, Store};
 use self::in_flight::InFlight;
 pub use self::{
     claim::{Claimed, ClaimedKey},
+    cross_signing::{CrossSigningKeys, KeyChange},
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
+    signatures::{SignatureFailures, SignedKeys, signed_since},
     upload::Upload,
 };
 use crate::{
@@ -57,9 +65,11 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    claims: InFlight,
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
-    claims: InFlight,
+    backup_locks: backup::Locks,
+    rendezvous: rendezvous::Rendezvous,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -76,6 +86,7 @@ impl Encryption {
         config: &Config,
         appservices: Appservices,
     ) -> Self {
+        let rendezvous = rendezvous::Rendezvous::new(clock.clone());
         Self(Arc::new(Parts {
             store,
             interner,
@@ -83,8 +94,10 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
-            transactions_swept: AtomicU32::new(0),
             claims: InFlight::default(),
+            transactions_swept: AtomicU32::new(0),
+            backup_locks: backup::Locks::default(),
+            rendezvous,
         }))
     }
 }

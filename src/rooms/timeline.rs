@@ -104,6 +104,11 @@ impl PaginationToken {
         Self::after(TimelinePosition::live(position))
     }
 
+    /// The entry that it stands beside.
+    pub(super) const fn position(self) -> TimelinePosition {
+        self.position
+    }
+
     /// Where a range that begins here begins.
     pub const fn lower(self) -> Bound<TimelinePosition> {
         if self.after { Bound::Excluded(self.position) } else { Bound::Included(self.position) }

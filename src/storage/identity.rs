@@ -22,6 +22,9 @@ pub enum IdentityError {
         "the database has the tables of version {0}; this program knows version {SCHEMA_VERSION}"
     )]
     Newer(u32),
+    /// There is no identity in it.
+    #[error("this is no database of Causerie")]
+    Missing,
     /// The operating system gave no randomness.
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
@@ -34,12 +37,7 @@ pub enum IdentityError {
 pub async fn open(store: &Store, server_name: &ServerName) -> Result<IdentityRow, IdentityError> {
     let known = store.read(|reader| Ok::<_, ApiError>(reader.get(&IDENTITY, &0)?)).await?;
     if let Some(Json(identity)) = known {
-        if identity.server_name != server_name {
-            return Err(IdentityError::OtherServer(identity.server_name, server_name.to_owned()));
-        }
-        if identity.schema_version > SCHEMA_VERSION {
-            return Err(IdentityError::Newer(identity.schema_version));
-        }
+        check(&identity, server_name)?;
         return Ok(identity);
     }
     let mut interner = [0; 16];
@@ -56,4 +54,30 @@ pub async fn open(store: &Store, server_name: &ServerName) -> Result<IdentityRow
     batch.put(&IDENTITY, &0, &Json(identity.clone()));
     store.commit(batch, Durability::Synced).await.map_err(ApiError::from)?;
     Ok(identity)
+}
+
+/// Gives a database that was restored from a backup an epoch of its own: what was told to others
+/// since the backup is not taken for what comes now.
+pub async fn renew_epoch(store: &Store, server_name: &ServerName) -> Result<(), IdentityError> {
+    let known = store.read(|reader| Ok::<_, ApiError>(reader.get(&IDENTITY, &0)?)).await?;
+    let before = known.ok_or(IdentityError::Missing)?;
+    check(&before.0, server_name)?;
+    let random = getrandom::u64().map_err(IdentityError::Random)?;
+    let epoch = if random == before.0.epoch { random.wrapping_add(1) } else { random };
+    let mut batch = Batch::new();
+    batch.check(&IDENTITY, &0, Some(&before));
+    batch.put(&IDENTITY, &0, &Json(IdentityRow { epoch, ..before.0 }));
+    store.commit(batch, Durability::Synced).await.map_err(ApiError::from)?;
+    Ok(())
+}
+
+fn check(identity: &IdentityRow, server_name: &ServerName) -> Result<(), IdentityError> {
+    if identity.server_name != server_name {
+        let theirs = identity.server_name.clone();
+        return Err(IdentityError::OtherServer(theirs, server_name.to_owned()));
+    }
+    if identity.schema_version > SCHEMA_VERSION {
+        return Err(IdentityError::Newer(identity.schema_version));
+    }
+    Ok(())
 }

@@ -18,7 +18,10 @@ use super::{
             EmailPurpose, EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
         },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
-        encryption::{AppserviceMessageRow, FallbackKeyRow, OneTimeKeyIdRow, OneTimeKeyRow},
+        encryption::{
+            AppserviceMessageRow, BackupKeyRow, BackupVersionRow, FallbackKeyRow, OneTimeKeyIdRow,
+            OneTimeKeyRow,
+        },
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
@@ -36,7 +39,11 @@ use super::{
         },
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
-        encryption::{AppserviceDeviceKey, DeviceAlgorithmKey, OneTimeKeyIdKey, OneTimeKeyKey},
+        encryption::{
+            AppserviceDeviceKey, BackupKeyKey, BackupVersionKey, CrossSigningKeyKey,
+            DeviceAlgorithmKey, DeviceListChangeKey, OneTimeKeyIdKey, OneTimeKeyKey,
+            OwnSignatureChangeKey, SignatureKey, ToDeviceKey, ToDeviceTransactionKey,
+        },
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
@@ -113,7 +120,9 @@ fn the_bytes_are_what_they_were() {
     appservice_rows(&mut encodings);
     media_encodings(&mut encodings);
     push_rows(&mut encodings);
+    backups(&mut encodings);
     keys_of_devices(&mut encodings);
+    signatures_and_messages(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -588,6 +597,51 @@ fn media_encodings(encodings: &mut Encodings) {
     encodings.row("MediaUsageRow", &Json(MediaUsageRow { files: 1, bytes: 2, revision: 3 }));
     let fields = serde_json::Map::from_iter([("og:title".to_owned(), "T".into())]);
     encodings.row("PreviewRow", &Json(PreviewRow { created_ts: 1, fields }));
+}
+
+fn backups(encodings: &mut Encodings) {
+    let user_id = || "@a:hs1".to_owned();
+    encodings.key("BackupVersionKey", &BackupVersionKey { user_id: user_id(), version: 2 });
+    let (room_id, session_id) = ("!r:hs1".to_owned(), "s".to_owned());
+    let key = BackupKeyKey { user_id: user_id(), version: 2, room_id, session_id };
+    encodings.key("BackupKeyKey", &key);
+    let version = BackupVersionRow {
+        etag: 3,
+        count: 4,
+        deleted: true,
+        algorithm: "m.x".to_owned(),
+        auth_data: b"{}".to_vec(),
+    };
+    encodings.row("BackupVersionRow", &version);
+    let key = BackupKeyRow {
+        first_message_index: 5,
+        forwarded_count: 6,
+        is_verified: true,
+        session_data: b"{}".to_vec(),
+    };
+    encodings.row("BackupKeyRow", &key);
+}
+
+fn signatures_and_messages(encodings: &mut Encodings) {
+    let (user_id, device_id) = (|| "@a:hs1".to_owned(), || "D".to_owned());
+    encodings.key("CrossSigningKeyKey", &CrossSigningKeyKey { user_id: user_id(), usage: 1 });
+    let (target, key_id) = (device_id(), "ed25519:K".to_owned());
+    let key = SignatureKey { user_id: user_id(), signer: user_id(), target, key_id };
+    encodings.key("SignatureKey", &key);
+    let key = OwnSignatureChangeKey { signer: user_id(), user_id: user_id() };
+    encodings.key("OwnSignatureChangeKey", &key);
+    let key = DeviceListChangeKey { position: POSITION, user_id: user_id() };
+    encodings.key("DeviceListChangeKey", &key);
+    let key = ToDeviceKey { user_id: user_id(), device_id: device_id(), position: POSITION };
+    encodings.key("ToDeviceKey", &key);
+    let key = ToDeviceTransactionKey {
+        day: 1,
+        user_id: user_id(),
+        device_id: device_id(),
+        event_type: "m.x".to_owned(),
+        transaction_id: "t".to_owned(),
+    };
+    encodings.key("ToDeviceTransactionKey", &key);
 }
 
 fn keys_of_devices(encodings: &mut Encodings) {

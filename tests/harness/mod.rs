@@ -8,6 +8,7 @@ pub(crate) mod record;
 
 use std::{
     net::IpAddr,
+    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use causerie::{
 use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use kv::Store;
+use kv::{EngineOptions, Store};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, ServerName};
 use serde_json::{Value, json};
 
@@ -157,6 +158,16 @@ impl TestServer {
 
     /// The same with other settings.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(Store::memory(&FAMILIES), change).await
+    }
+
+    /// A server whose database is in this folder.
+    pub(crate) async fn on_disk(database: &Path) -> Self {
+        let options = EngineOptions::with_memory(32 << 20);
+        Self::on(Store::open(database, &FAMILIES, &options).unwrap(), |_| {}).await
+    }
+
+    async fn on(store: Store, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_server(ServerName::parse("example.org").unwrap());
         config.registration.open_without_token = true;
         config.rate_limits.enabled = false;
@@ -167,8 +178,7 @@ impl TestServer {
         config.media.thumbnail_program = Some(env!("CARGO_BIN_EXE_causerie").into());
         change(&mut config);
         let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
-        let (store, clock) = (Store::memory(&FAMILIES), Clock::manual(start));
-        Self::build(config, store, clock, media_folder).await
+        Self::build(config, store, Clock::manual(start), media_folder).await
     }
 
     /// The same server, stopped and started again with other settings.

@@ -141,6 +141,25 @@ fn limits_that_make_no_sense_are_refused() {
             Box::new(|c| c.rooms.default_version = "org.example".try_into().unwrap()),
         ),
         ("`limits.uia_attempts_max` is 0", Box::new(|c| c.limits.uia_attempts_max = 0)),
+        (
+            "`database.backup_path` must be a folder of its own",
+            Box::new(|c| c.database.backup_path = Some("data/database/backups".into())),
+        ),
+        (
+            "`database.backup_interval_hours` and `database.backup_keep` must be more",
+            Box::new(|c| {
+                c.database.backup_path = Some("backups".into());
+                c.database.backup_keep = 0;
+            }),
+        ),
+        (
+            "`encryption.qr_login` needs `server.public_base_url`",
+            Box::new(|c| c.encryption.qr_login = true),
+        ),
+        (
+            "`encryption.backup_key_size_bytes_max` is more than 98304",
+            Box::new(|c| c.encryption.backup_key_size_bytes_max = 100_000),
+        ),
         ("`logging.filter` cannot be understood", Box::new(|c| c.logging.filter = "a=b=c".into())),
     ];
     refused(cases);

@@ -47,19 +47,18 @@ pub struct AppserviceMessageRow {
 }
 
 /// A version of a backup.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupVersionRow {
-    /// The algorithm.
-    pub algorithm: String,
-    /// What the algorithm needs.
-    pub auth_data: Box<RawValue>,
     /// Counts the changes of its keys.
     pub etag: u64,
     /// How many keys it holds.
     pub count: u64,
-    /// Whether it was deleted.
-    #[serde(default)]
+    /// Whether it was deleted, so that nothing but its number is left.
     pub deleted: bool,
+    /// The algorithm.
+    pub algorithm: String,
+    /// What the algorithm needs, as JSON.
+    pub auth_data: Vec<u8>,
 }
 
 /// A key in a backup.
@@ -143,6 +142,28 @@ impl Value for AppserviceMessageRow {
         reader.version(1)?;
         let counted = reader.u8()? != 0;
         Ok(Self { counted, event: reader.rest().to_vec() })
+    }
+}
+
+impl Value for BackupVersionRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u64(self.etag);
+        writer.u64(self.count);
+        writer.u8(self.deleted.into());
+        writer.bytes(self.algorithm.as_bytes());
+        writer.raw(&self.auth_data);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        Ok(Self {
+            etag: reader.u64()?,
+            count: reader.u64()?,
+            deleted: reader.u8()? != 0,
+            algorithm: reader.string()?,
+            auth_data: reader.rest().to_vec(),
+        })
     }
 }
 

@@ -66,6 +66,14 @@ key_structs! {
         key_id: String,
     }
 
+    /// A user whose master key somebody signed.
+    pub struct OwnSignatureChangeKey {
+        /// The user who signed.
+        signer: String,
+        /// The user whose key it is.
+        user_id: String,
+    }
+
     /// A user by the time at which something about their devices or cross-signing keys last changed.
     pub struct DeviceListChangeKey {
         /// When.
@@ -159,6 +167,9 @@ pub const CROSS_SIGNING_KEYS: Table<CrossSigningKeyKey, Vec<u8>> =
 /// Signatures that were uploaded on their own.
 pub const SIGNATURES: Table<SignatureKey, Vec<u8>> =
     Table::new("signatures", US, 167, "encryption");
+/// When a user last signed the master key of somebody else, which only their own devices learn.
+pub const OWN_SIGNATURE_CHANGES: Table<OwnSignatureChangeKey, Position> =
+    Table::new("own_signature_changes", US, 185, "encryption");
 /// When something about each user's devices or cross-signing keys last changed.
 pub const DEVICE_LISTS: Table<String, Position> = Table::new("device_lists", US, 168, "encryption");
 /// The same in the order of the changes: one row for each user, so that it does not grow for ever.
@@ -178,8 +189,9 @@ pub const APPSERVICE_TO_DEVICE: Table<AppserviceDeviceKey, AppserviceMessageRow>
 /// Devices of whose counts of keys application services are to be told.
 pub const APPSERVICE_KEY_COUNTS: Table<AppserviceDeviceKey, ()> =
     Table::new("appservice_key_counts", US, 211, "encryption");
-/// The versions of backups. That of a version which was deleted stays: numbers are not given twice.
-pub const BACKUP_VERSIONS: Table<BackupVersionKey, Json<BackupVersionRow>> =
+/// The versions of backups. The last one stays when it is deleted, until there is a later one:
+/// numbers are not given twice.
+pub const BACKUP_VERSIONS: Table<BackupVersionKey, BackupVersionRow> =
     Table::new("backup_versions", US, 173, "encryption");
 /// The keys in backups.
 pub const BACKUP_KEYS: Table<BackupKeyKey, BackupKeyRow> =

@@ -40,7 +40,7 @@ use super::{
     token::SyncToken,
 };
 use crate::{
-    ephemeral::PresenceState,
+    ephemeral::{PresenceState, Syncing},
     error::ApiError,
     http::SessionId,
     rooms::render::{Detail, Form},
@@ -71,13 +71,40 @@ impl Caller {
 struct Asked {
     caller: Caller,
     wanted: Arc<Wanted>,
+    key: Key,
     opened: Opened,
     inbox: Inbox,
+    txn_id: Option<String>,
 }
 
 impl Sync {
-    /// Answers sliding sync as JSON.
-    pub async fn sliding(&self, caller: Caller, request: v5::Request) -> Result<Vec<u8>, ApiError> {
+    /// Answers sliding sync as JSON. What does not wait is boxed, as in [`Sync::v3`].
+    pub async fn sliding(
+        &self,
+        caller: Caller,
+        request: Box<v5::Request>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let timeout = match &request.pos {
+            Some(_) => request.timeout.unwrap_or_default().min(TIMEOUT_MAX),
+            None => Duration::ZERO,
+        };
+        let deadline = Instant::now() + timeout;
+        let (asked, _syncing) = Box::pin(self.begin_sliding(caller, request)).await?;
+        let (mut answer, delta) = self.poll_sliding(&asked, deadline).await?;
+        let position = delta.position;
+        Box::pin(self.finish_extensions(&asked.caller, &mut answer.extensions)).await?;
+        let number = self.0.sliding.close(&asked.key, &asked.opened, delta);
+        let token = SyncToken { epoch: self.0.epoch, position, inbox: None };
+        let answer = Answer { txn_id: asked.txn_id, pos: pos::write(token, number), ..answer };
+        serde_json::to_vec(&answer).map_err(ApiError::internal)
+    }
+
+    /// Reads a request, and notes that the device syncs until the guard is dropped.
+    async fn begin_sliding(
+        &self,
+        caller: Caller,
+        request: Box<v5::Request>,
+    ) -> Result<(Asked, Option<Syncing>), ApiError> {
         request::check_ids(request.conn_id.as_deref(), request.txn_id.as_deref())?;
         let interner = *self.0.sources.rooms.interner();
         let wanted = Arc::new(Wanted::compile(
@@ -86,11 +113,6 @@ impl Sync {
             &request.extensions,
             (&caller.user_id, &interner),
         )?);
-        let timeout = match &request.pos {
-            Some(_) => request.timeout.unwrap_or_default().min(TIMEOUT_MAX),
-            None => Duration::ZERO,
-        };
-        let deadline = Instant::now() + timeout;
         // ruma does not tell "online" from nothing, which means online too.
         let presence =
             match request.set_presence.as_str() {
@@ -99,7 +121,7 @@ impl Sync {
                     ApiError::invalid_param("set_presence is no state of presence")
                 })?),
             };
-        let v5::Request { pos, conn_id, txn_id, extensions, .. } = request;
+        let v5::Request { pos, conn_id, txn_id, extensions, .. } = *request;
         // What never was an answer's number is that of no answer.
         let pos = pos.map(|pos| pos::answer(&pos).unwrap_or_default());
         // Whatever was answered before this request came must be seen by it.
@@ -109,16 +131,10 @@ impl Sync {
             (caller.user_id.clone(), caller.device_id.clone(), conn_id.unwrap_or_default());
         let opened = self.0.sliding.open(&key, pos)?;
         let inbox = self.inbox(&caller, extensions.to_device.since.as_deref(), (&wanted, newest));
-        let asked = Asked { caller, wanted, opened, inbox };
+        let asked = Asked { caller, wanted, key, opened, inbox, txn_id };
         let (user_id, device_id) = (&asked.caller.user_id, &asked.caller.device_id);
-        let _syncing = self.0.sources.presence.syncs(user_id, device_id, presence).await?;
-        let (mut answer, delta) = self.poll_sliding(&asked, deadline).await?;
-        let position = delta.position;
-        self.finish_extensions(&asked.caller, &mut answer.extensions).await?;
-        let number = self.0.sliding.close(&key, &asked.opened, delta);
-        let token = SyncToken { epoch: self.0.epoch, position, inbox: None };
-        let answer = Answer { txn_id, pos: pos::write(token, number), ..answer };
-        serde_json::to_vec(&answer).map_err(ApiError::internal)
+        let syncing = self.0.sources.presence.syncs(user_id, device_id, presence).await?;
+        Ok((asked, syncing))
     }
 
     /// What the client has of the messages for its device, by the extension's own token. The store
@@ -182,30 +198,20 @@ impl Sync {
         let session_end = self.session_end(&caller.session);
         loop {
             changes.borrow_and_update();
-            self.check_session(&caller.user_id, &caller.session).await?;
-            match self.0.notifier.look(&caller.user_id, since).await? {
-                Look::Nothing(now) => since = Some(now),
-                Look::News(news) if concerns_others(&news, since, &asked.wanted) => {
-                    since = Some(news.now);
+            let (built, now) = Box::pin(self.tell_sliding(asked, since)).await?;
+            if let Some(built) = built {
+                let tells = base.position.is_none() || !built.0.is_empty();
+                if tells || Box::pin(self.keys_are_news(asked)).await? {
+                    return Ok(*built);
                 }
-                Look::News(_) => {
-                    let news = self.everything(&caller.user_id).await?;
-                    let now = news.now;
-                    let (answer, delta) = self.build_sliding(asked, news).await?;
-                    let tells = base.position.is_none() || !answer.is_empty();
-                    if tells || self.keys_are_news(asked).await? {
-                        return Ok((answer, delta));
-                    }
-                    since = Some(now);
-                    last = Some((answer, delta));
-                }
+                last = Some(built);
             }
-            let over = |last: Option<(Answer, Delta)>, now: Position| {
+            since = Some(now);
+            let over = |last: Option<Box<(Answer, Delta)>>, now: Position| {
                 // Nothing that came after the last build concerns the client.
-                let (answer, delta) = last.unwrap_or_else(|| quiet(asked, now));
+                let (answer, delta) = last.map_or_else(|| quiet(asked, now), |last| *last);
                 Ok((answer, Delta { position: now, ..delta }))
             };
-            let now = since.unwrap_or_default();
             if Instant::now() >= deadline || *stopped.borrow() {
                 return over(last, now);
             }
@@ -213,13 +219,36 @@ impl Sync {
             tokio::select! {
                 // The sender lives as long as `self`.
                 _ = changes.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(deadline.min(session_end)) => {}
                 () = poll.ended() => return over(last, now),
                 () = asked.opened.ended() => return over(last, now),
                 _ = stopped.changed() => {}
-                () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
+            }
+            if Instant::now() >= session_end {
+                return Err(expired_token());
             }
         }
+    }
+
+    /// The answer, where something may be new since then, and what that is true at.
+    async fn tell_sliding(
+        &self,
+        asked: &Asked,
+        since: Option<Position>,
+    ) -> Result<(Option<Box<(Answer, Delta)>>, Position), ApiError> {
+        let caller = &asked.caller;
+        self.check_session(&caller.user_id, &caller.session).await?;
+        match self.0.notifier.look(&caller.user_id, since).await? {
+            Look::Nothing(now) => return Ok((None, now)),
+            Look::News(news) if concerns_others(&news, since, &asked.wanted) => {
+                return Ok((None, news.now));
+            }
+            Look::News(_) => {}
+        }
+        let news = self.everything(&caller.user_id).await?;
+        let now = news.now;
+        let built = self.build_sliding(asked, news).await?;
+        Ok((Some(Box::new(built)), now))
     }
 
     /// Reads the answer, in one step.

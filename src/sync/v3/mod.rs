@@ -31,7 +31,7 @@ use super::{
     token::SyncToken,
 };
 use crate::{
-    ephemeral::PresenceState,
+    ephemeral::{PresenceState, Syncing},
     error::ApiError,
     http::SessionId,
     id::RoomNid,
@@ -106,7 +106,44 @@ struct Build<'a> {
 
 impl Sync {
     /// Answers `GET /sync` as JSON.
-    pub async fn v3(&self, request: Request) -> Result<Vec<u8>, ApiError> {
+    ///
+    /// What comes before the wait and between its wake-ups is boxed, here and in `poll`: thousands
+    /// wait, each with the space of the largest thing that is not.
+    pub async fn v3(&self, request: Box<Request>) -> Result<Vec<u8>, ApiError> {
+        let session = request.session;
+        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        let (asked, _syncing) = Box::pin(self.begin(request)).await?;
+        let (answer, told, next) = self.poll(&asked, &session, deadline).await?;
+        Box::pin(self.finish(&asked, answer, (told, next))).await
+    }
+
+    /// Notes what is told, and adds what every answer tells.
+    async fn finish(
+        &self,
+        asked: &Asked,
+        answer: Answer,
+        (told, next): (Members, Position),
+    ) -> Result<Vec<u8>, ApiError> {
+        self.0.connections.tell_members(&asked.device, asked.since, (next, told));
+        if let Some(messages) = answer.told_messages {
+            self.0.connections.tell_messages(&asked.device, messages.last);
+        }
+        let keys = self.key_counts(&asked.device).await?;
+        let cut = answer.told_messages.filter(|messages| messages.has_more);
+        let inbox = cut.and_then(|messages| messages.last);
+        let token = SyncToken { epoch: self.0.epoch, position: next, inbox };
+        let answer = Answer {
+            next_batch: token.to_string(),
+            device_one_time_keys_count: keys.one_time_keys.clone(),
+            device_unused_fallback_key_types: keys.unused_fallback_key_types.clone(),
+            ..answer
+        };
+        serde_json::to_vec(&answer).map_err(ApiError::internal)
+    }
+
+    /// Reads a request, and notes that the device syncs until the guard is dropped.
+    async fn begin(&self, request: Box<Request>) -> Result<(Asked, Option<Syncing>), ApiError> {
+        let request = *request;
         let token = request.since.as_deref().map(SyncToken::parse).transpose()?;
         let filter = self.filter(&request.user_id, request.filter).await?;
         // Whatever was answered before this request came must be seen by it.
@@ -128,26 +165,10 @@ impl Sync {
         if let Some(inbox) = asked.inbox {
             self.remove_messages(&asked.device, (inbox, newest));
         }
-        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
         let (user_id, device_id) = &asked.device;
         let presence = &self.0.sources.presence;
-        let _syncing = presence.syncs(user_id, device_id, request.presence).await?;
-        let (answer, told, next) = self.poll(&asked, &request.session, deadline).await?;
-        self.0.connections.tell_members(&asked.device, since, (next, told));
-        if let Some(messages) = answer.told_messages {
-            self.0.connections.tell_messages(&asked.device, messages.last);
-        }
-        let keys = self.key_counts(&asked.device).await?;
-        let cut = answer.told_messages.filter(|messages| messages.has_more);
-        let inbox = cut.and_then(|messages| messages.last);
-        let token = SyncToken { epoch: self.0.epoch, position: next, inbox };
-        let answer = Answer {
-            next_batch: token.to_string(),
-            device_one_time_keys_count: keys.one_time_keys.clone(),
-            device_unused_fallback_key_types: keys.unused_fallback_key_types.clone(),
-            ..answer
-        };
-        serde_json::to_vec(&answer).map_err(ApiError::internal)
+        let syncing = presence.syncs(user_id, device_id, request.presence).await?;
+        Ok((asked, syncing))
     }
 
     /// Waits until there is something to tell, or until the time is over.
@@ -166,26 +187,11 @@ impl Sync {
         let mut inbox_cut = asked.inbox_cut;
         loop {
             changes.borrow_and_update();
-            self.check_session(user_id, session).await?;
-            let now = match self.0.notifier.look(user_id, since).await? {
-                Look::Nothing(now) if !asked.full_state && !inbox_cut => now,
-                look => {
-                    let news = match look {
-                        Look::News(news) => news,
-                        // Everything is wanted, so everything is news.
-                        Look::Nothing(_) if asked.full_state => self.everything(user_id).await?,
-                        Look::Nothing(now) => News::none(now),
-                    };
-                    let now = news.now;
-                    let (answer, told) = self.build(asked, since, news).await?;
-                    let whole = asked.since.is_none() || asked.full_state;
-                    if whole || !answer.is_empty() || self.keys_changed(asked, since).await? {
-                        return Ok((answer, told, now));
-                    }
-                    inbox_cut = false;
-                    now
-                }
-            };
+            let again = (since, std::mem::take(&mut inbox_cut));
+            let (found, now) = Box::pin(self.tell(asked, session, again)).await?;
+            if let Some((answer, told)) = found {
+                return Ok((answer, told, now));
+            }
             since = Some(now);
             if Instant::now() >= deadline || *stopped.borrow() {
                 return Ok((Answer::default(), Members::new(), now));
@@ -195,10 +201,12 @@ impl Sync {
             tokio::select! {
                 // The sender lives as long as `self`.
                 _ = changes.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(deadline.min(session_end)) => {}
                 () = poll.ended() => return Ok((Answer::default(), Members::new(), now)),
                 _ = stopped.changed() => {}
-                () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
+            }
+            if Instant::now() >= session_end {
+                return Err(expired_token());
             }
         }
     }
@@ -207,6 +215,30 @@ impl Sync {
     async fn keys_changed(&self, asked: &Asked, since: Option<Position>) -> Result<bool, ApiError> {
         let changed = self.key_counts(&asked.device).await?.changed;
         Ok(since.is_none_or(|since| changed > since))
+    }
+
+    /// What there is to tell since then, if anything, and what that is true at. With `inbox_cut`, more
+    /// messages wait for the device than were told before.
+    async fn tell(
+        &self,
+        asked: &Asked,
+        session: &SessionId,
+        (since, inbox_cut): (Option<Position>, bool),
+    ) -> Result<(Option<(Answer, Members)>, Position), ApiError> {
+        let (user_id, _) = &asked.device;
+        self.check_session(user_id, session).await?;
+        let news = match self.0.notifier.look(user_id, since).await? {
+            Look::Nothing(now) if !asked.full_state && !inbox_cut => return Ok((None, now)),
+            Look::News(news) => news,
+            // Everything is wanted, so everything is news.
+            Look::Nothing(_) if asked.full_state => self.everything(user_id).await?,
+            Look::Nothing(now) => News::none(now),
+        };
+        let now = news.now;
+        let (answer, told) = self.build(asked, since, news).await?;
+        let whole = asked.since.is_none() || asked.full_state;
+        let is_wanted = whole || !answer.is_empty() || self.keys_changed(asked, since).await?;
+        Ok((is_wanted.then_some((answer, told)), now))
     }
 
     pub(super) async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {

@@ -1,6 +1,8 @@
 //! `GET /sync` against rooms and users on the memory engine.
 
 mod counts;
+mod device_lists;
+mod device_lists_model;
 mod flows;
 mod gaps;
 mod messages;
@@ -183,27 +185,30 @@ impl Server {
         since: Option<&str>,
         how: How,
     ) -> Result<Value, ApiError> {
+        let body = self.sync.v3(Box::new(client.request(since, how))).await?;
+        Ok(serde_json::from_slice(&body).unwrap())
+    }
+}
+
+impl Client {
+    fn request(&self, since: Option<&str>, how: How) -> Request {
         let filter = match how.filter {
             Value::Null => None,
             filter => Some(FilterChoice::Inline(Box::new(serde_json::from_value(filter).unwrap()))),
         };
-        let request = Request {
-            user_id: client.user_id.clone(),
-            device_id: client.device_id.clone(),
-            session: client.session,
+        Request {
+            user_id: self.user_id.clone(),
+            device_id: self.device_id.clone(),
+            session: self.session,
             since: since.map(str::to_owned),
             filter,
             timeout: Duration::from_millis(how.timeout_ms),
             full_state: how.full_state,
             state_form: how.state_form,
             presence: None,
-        };
-        let body = self.sync.v3(request).await?;
-        Ok(serde_json::from_slice(&body).unwrap())
+        }
     }
-}
 
-impl Client {
     fn change(&self, target: &Self) -> Change {
         Change {
             sender: self.user_id.clone(),
