@@ -70,6 +70,8 @@ codes! {
     invalid_room_state = BAD_REQUEST "M_INVALID_ROOM_STATE";
     /// The name is reserved for an application service, or not for the one that asks.
     exclusive = BAD_REQUEST "M_EXCLUSIVE";
+    /// The application service manages devices, so that it does not log in as its users.
+    appservice_login_unsupported = BAD_REQUEST "M_APPSERVICE_LOGIN_UNSUPPORTED";
     /// The room version is unknown here.
     unsupported_room_version = BAD_REQUEST "M_UNSUPPORTED_ROOM_VERSION";
     /// The canonical alias does not name the room.

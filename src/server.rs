@@ -188,7 +188,6 @@ impl Server {
         client.delayed_events.start(tasks);
         let parts = appservice_sender::Parts {
             appservices: self.appservices.clone(),
-            encryption: client.encryption.clone(),
             rooms: rooms.clone(),
             typing: client.typing.clone(),
             presence: client.presence.clone(),

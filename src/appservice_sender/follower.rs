@@ -13,10 +13,12 @@ use tokio::sync::watch;
 
 use super::{
     FAILURES_BEFORE_SKIPPING, Lanes, Parts,
+    device_lists::MemberEvent,
     interest::{Interests, Set},
     is_unavailable,
 };
 use crate::{
+    encryption,
     error::ApiError,
     id::{EventNid, RoomNid},
     rooms::{Room, timeline::entries},
@@ -24,8 +26,9 @@ use crate::{
         rows::{Membership, TimelineEntry, TimelinePosition},
         schema::{
             appservices::{
-                APPSERVICE_CURSOR, APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS, AppserviceQueueKey,
-                QueuedRow,
+                APPSERVICE_CURSOR, APPSERVICE_DEVICE_LISTS, APPSERVICE_OUTBOX,
+                APPSERVICE_TRANSACTIONS, AppserviceDeviceListKey, AppserviceQueueKey,
+                DeviceListRow, QueuedRow,
             },
             ephemeral::{RECEIPTS_BY_POSITION, ReceiptKind, ReceiptPositionKey},
             rooms::ROOMS,
@@ -58,16 +61,19 @@ pub(super) struct Follower {
 
 /// What one look at commits led to.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     queued: Vec<(Set, Position, QueuedRow)>,
+    pub(super) device_lists: Vec<(Set, Position, DeviceListRow)>,
+    /// Those for which something waits that others wrote down.
+    waiting: Set,
     typing: Vec<(Set, RoomNid)>,
     presence: Vec<(Set, OwnedUserId)>,
 }
 
 /// What is needed to look at commits.
-struct State {
-    parts: Parts,
-    interests: Interests,
+pub(super) struct State {
+    pub(super) parts: Parts,
+    pub(super) interests: Interests,
     /// Up to where presence was looked at.
     presence_at: Position,
     /// Whether what cannot be read is left out: else one bad row would stop all for ever.
@@ -218,11 +224,20 @@ impl Follower {
                 batch.put(&APPSERVICE_OUTBOX, &key, row);
             }
         }
+        for (index, (set, position, row)) in (0..).zip(&found.device_lists) {
+            woken |= set;
+            for appservice in self.state.interests.members(*set) {
+                let appservice = appservice.id.to_string();
+                let key = AppserviceDeviceListKey { appservice, position: *position, index };
+                batch.put(&APPSERVICE_DEVICE_LISTS, &key, row);
+            }
+        }
         if woken != 0 || lag > CURSOR_LAG_MAX {
             batch.put(&APPSERVICE_CURSOR, &CURSOR, &to);
             self.parts.store().commit(batch, Durability::Buffered).await?;
             self.written = to;
         }
+        woken |= found.waiting;
         for (set, room) in found.typing {
             woken |= set;
             for appservice in self.state.interests.members(set) {
@@ -254,8 +269,13 @@ fn next_id(reader: &Reader<'_>, after: Bound<&String>) -> Result<Option<String>,
     let queued = reader.scan(&APPSERVICE_OUTBOX, &range, Direction::Forward, 1)?;
     let range = APPSERVICE_TRANSACTIONS.range(after, Bound::Unbounded::<&String>);
     let sending = reader.scan(&APPSERVICE_TRANSACTIONS, &range, Direction::Forward, 1)?;
+    let range = APPSERVICE_DEVICE_LISTS.range(after, Bound::Unbounded::<&String>);
+    let lists = reader.scan(&APPSERVICE_DEVICE_LISTS, &range, Direction::Forward, 1)?;
     let queued = queued.into_iter().map(|(key, _)| key.appservice);
-    Ok(queued.chain(sending.into_iter().map(|(key, _)| key.appservice)).min())
+    let sending = sending.into_iter().map(|(key, _)| key.appservice);
+    let lists = lists.into_iter().map(|(key, _)| key.appservice);
+    let waiting = encryption::appservices::next_waiting(reader, after)?;
+    Ok(queued.chain(sending).chain(lists).chain(waiting).min())
 }
 
 impl State {
@@ -269,6 +289,7 @@ impl State {
         for commit in commits {
             let changes_members =
                 commit.topics.iter().any(|topic| topic.space == topic::USER_MEMBERSHIPS);
+            self.devices(reader, commit, &mut found)?;
             for topic in commit.topics.iter() {
                 let room = RoomNid(topic.id);
                 let looked = match topic.space {
@@ -300,6 +321,26 @@ impl State {
         let until = commits.iter().map(|commit| commit.last).max().unwrap_or_default();
         found.presence = self.presence(present, until);
         Ok(found)
+    }
+
+    /// What a commit means for devices.
+    fn devices(
+        &mut self,
+        reader: &Reader<'_>,
+        commit: &Commit,
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
+        let touches = |space: u8| commit.topics.iter().any(|topic| topic.space == space);
+        if touches(topic::APPSERVICE_DEVICES) {
+            found.waiting |= self.encrypting();
+        }
+        // A change of devices touches this topic, and so does more; the look costs little.
+        if !touches(topic::USER_DEVICES) {
+            return Ok(());
+        }
+        let looked = (Bound::Included(commit.first), commit.last);
+        let looked = self.changed_devices(reader, looked, found);
+        self.skip_unreadable(looked, (RoomNid::default(), None))
     }
 
     /// Whose presence was told in these rooms since the last look.
@@ -387,7 +428,7 @@ impl State {
         let mut set = self.interests.of_room(reader, room, position)?;
         let interner = self.parts.rooms.interner();
         if entry.event_type == interner.event_type("m.room.member") {
-            set |= self.member(reader, room, entry.event)?;
+            set |= self.member(reader, room, (position, entry.event, set), found)?;
         }
         if set != 0 {
             found.queued.push((set, position, QueuedRow::Event(room.nid, entry.event)));
@@ -401,11 +442,14 @@ impl State {
         &mut self,
         reader: &Reader<'_>,
         room: &Room,
-        event: EventNid,
+        (position, event, of_room): (Position, EventNid, Set),
+        found: &mut Found,
     ) -> Result<Set, ApiError> {
         let Some(event) = self.parts.rooms.event(reader, room, event)? else { return Ok(0) };
         let Some(target) = event.pdu.state_key() else { return Ok(0) };
         let set = self.interests.of_user(target);
+        let member = MemberEvent { room, position, event: &event, target, of_room, of_target: set };
+        self.member_devices(reader, &member, found)?;
         if set == 0 {
             return Ok(0);
         }
@@ -492,6 +536,8 @@ impl State {
             };
             self.skip_unreadable(looked, (*nid, Some(entry.event)))?;
         }
+        let looked = self.changed_devices(reader, (Bound::Excluded(from), end), &mut found);
+        self.skip_unreadable(looked, (RoomNid::default(), None))?;
         Ok((found, end))
     }
 }

@@ -45,12 +45,16 @@ impl Interests {
         &self,
         set: Set,
     ) -> impl Iterator<Item = &Arc<crate::appservices::Appservice>> {
-        self.registry
-            .all()
-            .iter()
-            .enumerate()
-            .filter(move |(at, _)| set & (1 << at) != 0)
-            .map(|(_, one)| one)
+        self.each(set).map(|(_, one)| one)
+    }
+
+    /// Each of those, with its bit.
+    pub(super) fn each(
+        &self,
+        set: Set,
+    ) -> impl Iterator<Item = (Set, &Arc<crate::appservices::Appservice>)> {
+        let all = self.registry.all().iter().enumerate();
+        all.map(|(at, one)| (1 << at, one)).filter(move |(bit, _)| set & bit != 0)
     }
 
     /// Those for which `is` holds. Who has no address is sent nothing.

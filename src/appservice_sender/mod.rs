@@ -10,6 +10,8 @@
 //! <https://spec.matrix.org/v1.19/application-service-api/#pushing-events>
 
 mod delivery;
+mod device_lists;
+mod devices;
 mod ephemeral;
 mod follower;
 mod interest;
@@ -31,12 +33,14 @@ use tokio::{
 use self::follower::Follower;
 use crate::{
     appservices::{Appservice, Appservices, Registry},
-    encryption::Encryption,
+    encryption,
     ephemeral::{Presence, Typing},
     error::ApiError,
     id::RoomNid,
     rooms::Rooms,
-    storage::schema::appservices::{APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS},
+    storage::schema::appservices::{
+        APPSERVICE_DEVICE_LISTS, APPSERVICE_OUTBOX, APPSERVICE_TRANSACTIONS,
+    },
     tasks::{Stop, Tasks},
 };
 
@@ -53,8 +57,6 @@ fn is_unavailable(error: &ApiError) -> bool {
 pub struct Parts {
     /// Who is to be told.
     pub appservices: Appservices,
-    /// Keys and messages to devices.
-    pub encryption: Encryption,
     /// The event graph.
     pub rooms: Rooms,
     /// Who types.
@@ -151,6 +153,8 @@ async fn purge(store: &Store, appservice: &str) {
     let mut batch = Batch::new();
     let id = appservice.to_owned();
     batch.delete_range(&APPSERVICE_OUTBOX, APPSERVICE_OUTBOX.prefix(&id));
+    batch.delete_range(&APPSERVICE_DEVICE_LISTS, APPSERVICE_DEVICE_LISTS.prefix(&id));
+    encryption::appservices::forget(&mut batch, appservice);
     batch.delete_range(&APPSERVICE_TRANSACTIONS, APPSERVICE_TRANSACTIONS.prefix(&id));
     if let Err(error) = store.commit(batch, Durability::Buffered).await {
         tracing::warn!(appservice, %error, "what waited for it was not dropped");

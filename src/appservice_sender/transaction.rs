@@ -3,11 +3,11 @@
 //! An application service has at most one transaction on its way. The batch that writes it takes
 //! what is in it out of the outbox; so nothing is ever in two. Its id is random: a counter would
 //! begin anew with a new database, and the application service takes an id that it knows for a
-//! retry. What encryption needs (MSC3202, MSC4203) is left out where there is none of it.
+//! retry. Messages to devices come before the events that were encrypted with what they bring.
 //!
 //! <https://spec.matrix.org/v1.19/application-service-api/#put_matrixappv1transactionstxnid>
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kv::{Batch, Direction, Durability, Reader};
@@ -16,7 +16,11 @@ use ruma::OwnedUserId;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Lane, Parts, ephemeral, is_unavailable};
+use super::{
+    Lane, Parts,
+    devices::{ByDevice, DeviceLists, ForDevices},
+    ephemeral, is_unavailable,
+};
 use crate::{
     error::ApiError,
     id::RoomNid,
@@ -46,13 +50,32 @@ pub(super) struct Transaction {
 }
 
 /// The body, as far as there is something to say.
-#[derive(Default, Serialize)]
-struct Content {
+#[derive(Serialize)]
+struct Content<'a> {
     events: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ephemeral: Vec<Value>,
     #[serde(rename = "de.sorunome.msc2409.ephemeral", skip_serializing_if = "Vec::is_empty")]
     msc2409_ephemeral: Vec<Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    to_device: &'a [Box<RawValue>],
+    #[serde(rename = "de.sorunome.msc2409.to_device", skip_serializing_if = "<[_]>::is_empty")]
+    msc2409_to_device: &'a [Box<RawValue>],
+    #[serde(
+        rename = "org.matrix.msc3202.device_lists",
+        skip_serializing_if = "DeviceLists::is_empty"
+    )]
+    device_lists: &'a DeviceLists,
+    #[serde(
+        rename = "org.matrix.msc3202.device_one_time_keys_count",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    one_time_keys: &'a ByDevice<BTreeMap<String, u64>>,
+    #[serde(
+        rename = "org.matrix.msc3202.device_unused_fallback_key_types",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    unused_fallback_key_types: &'a ByDevice<Vec<String>>,
 }
 
 /// What is taken out of the outbox, and what it becomes.
@@ -61,6 +84,7 @@ struct Draft {
     taken: Vec<AppserviceQueueKey>,
     events: Vec<Box<RawValue>>,
     ephemeral: Vec<Value>,
+    devices: ForDevices,
 }
 
 /// The transaction that is on its way, or a new one. `None`: nothing waits. With `skips`, what
@@ -81,7 +105,7 @@ pub(super) async fn next(
             lane.typing.lock().extend(typing);
             lane.presence.lock().extend(present);
         })?;
-        if draft.taken.is_empty() && draft.ephemeral.is_empty() {
+        if draft.takes_nothing() {
             return Ok(None);
         }
         if let Some(made) = write(parts, lane, draft).await? {
@@ -133,14 +157,16 @@ async fn draft(
     skips: bool,
 ) -> Result<Draft, ApiError> {
     let present = ephemeral::presence(parts, &present).await?;
-    let (all, id) = (parts.clone(), lane.appservice.id.to_string());
+    let (all, appservice) = (parts.clone(), lane.appservice.clone());
     let read = parts.store().read(move |reader| {
-        let range = APPSERVICE_OUTBOX.prefix(&id);
+        let range = APPSERVICE_OUTBOX.prefix(&appservice.id.to_string());
         let waiting = reader.scan(&APPSERVICE_OUTBOX, &range, Direction::Forward, ENTRIES_MAX)?;
-        let mut draft = Draft::default();
+        let devices = ForDevices::read(reader, &appservice)?;
+        let until = devices.until();
+        let mut draft = Draft { devices, ..Draft::default() };
         let mut bytes = 0;
         for (key, row) in waiting {
-            if bytes >= EVENTS_BYTES_MAX {
+            if bytes >= EVENTS_BYTES_MAX || until.is_some_and(|until| key.position > until) {
                 break;
             }
             let skipped = (key.clone(), row);
@@ -165,6 +191,15 @@ async fn draft(
 }
 
 impl Draft {
+    fn takes_nothing(&self) -> bool {
+        self.taken.is_empty() && self.ephemeral.is_empty() && self.devices.takes_nothing()
+    }
+
+    /// Whether there is nothing to say.
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.ephemeral.is_empty() && self.devices.is_empty()
+    }
+
     /// Takes what cannot be read out of the outbox.
     fn skip(&mut self, error: &ApiError, (key, row): (AppserviceQueueKey, QueuedRow)) {
         let (room, event) = match row {
@@ -214,7 +249,8 @@ async fn write(parts: &Parts, lane: &Lane, draft: Draft) -> Result<Option<Transa
     for key in &draft.taken {
         batch.delete(&APPSERVICE_OUTBOX, key);
     }
-    let made = if draft.events.is_empty() && draft.ephemeral.is_empty() {
+    draft.devices.take(&mut batch);
+    let made = if draft.is_empty() {
         None
     } else {
         let made = Transaction { id: random_id()?, body: body(lane, draft)? };
@@ -235,6 +271,11 @@ fn body(lane: &Lane, draft: Draft) -> Result<Bytes, ApiError> {
     let content = Content {
         ephemeral: under(row.receive_ephemeral),
         msc2409_ephemeral: under(row.msc2409),
+        to_device: &draft.devices.to_device,
+        msc2409_to_device: &draft.devices.to_device,
+        device_lists: &draft.devices.device_lists,
+        one_time_keys: &draft.devices.one_time_keys,
+        unused_fallback_key_types: &draft.devices.unused_fallback_key_types,
         events: draft.events,
     };
     Ok(serde_json::to_vec(&content).map_err(ApiError::internal)?.into())

@@ -7,6 +7,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/application-service-api/>
 
+mod keys;
 mod namespaces;
 mod networks;
 mod registration;
@@ -21,6 +22,7 @@ use ruma::{OwnedServerName, RoomAliasId, UserId};
 use tokio::sync::{Mutex, watch};
 
 pub use self::{
+    keys::KeyQuestion,
     networks::{instance_id, network_rooms},
     registration::RegistrationError,
     registry::{Appservice, Registry, Source},

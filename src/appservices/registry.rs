@@ -7,6 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 use url::Url;
 
 use super::{
+    keys::Silences,
     namespaces::Namespaces,
     registration::{self, RegistrationError, invalid},
 };
@@ -43,6 +44,8 @@ pub struct Appservice {
     pub reachable: Notify,
     /// How many more questions it may be asked now.
     pub(super) questions: Semaphore,
+    /// What it is not asked now.
+    pub(super) silences: Silences,
     server_name: ruma::OwnedServerName,
     users: Namespaces,
     aliases: Namespaces,
@@ -64,6 +67,7 @@ impl Appservice {
             source,
             reachable: Notify::new(),
             questions: Semaphore::new(QUESTIONS_MAX),
+            silences: Silences::default(),
             server_name: server_name.to_owned(),
             users: Namespaces::compile("users", &row.users)?,
             aliases: Namespaces::compile("aliases", &row.aliases)?,
@@ -76,6 +80,12 @@ impl Appservice {
     pub fn caller(&self, user_id: &UserId) -> AppserviceCaller {
         let rate_limited = self.row.rate_limited && user_id != self.sender;
         AppserviceCaller { id: self.id.clone(), rate_limited }
+    }
+
+    /// Notes that it can be reached again.
+    pub fn is_back(&self) {
+        self.silences.end();
+        self.reachable.notify_one();
     }
 
     /// Whether it may act as a user and is told what happens to them. Only users of this server
@@ -104,6 +114,12 @@ impl Appservice {
     /// Whether a room is in its namespaces by its id.
     pub fn covers_room(&self, room_id: &RoomId) -> bool {
         self.rooms.covers(room_id.as_str())
+    }
+
+    /// Whether it is sent what encryption needs: messages to devices, changes of device lists and
+    /// of counts of keys (MSC3202); and asked for keys (MSC3983, MSC3984).
+    pub fn wants_encryption(&self) -> bool {
+        self.row.msc3202 && self.url.is_some()
     }
 
     /// Whether it is sent what is not kept: typing, receipts.

@@ -203,7 +203,7 @@ impl Appservices {
 
 /// Whether an answer says that there is no such endpoint, rather than no such thing: both may be
 /// 404.
-fn is_unknown_path(called: &Called) -> bool {
+pub(super) fn is_unknown_path(called: &Called) -> bool {
     #[derive(serde::Deserialize)]
     struct Error {
         errcode: Option<String>,

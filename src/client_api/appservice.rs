@@ -38,7 +38,8 @@ const PING_BODY_BYTES_MAX: usize = 4096;
 /// `POST /_matrix/client/v3/register` with the type `m.login.application_service`
 /// <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
 ///
-/// Makes an account without a password.
+/// Makes an account without a password. One whose registration says that it manages devices
+/// (MSC4190) must not ask for a session with it.
 pub(super) async fn register(
     app: &ClientApi,
     auth: MaybeAppservice,
@@ -50,6 +51,9 @@ pub(super) async fn register(
     let accounts = app.users.accounts();
     let user_id = accounts.new_user_id(username)?;
     app.appservices.check_user(&user_id, Some(&caller))?;
+    if !request.inhibit_login {
+        check_login(app, &caller)?;
+    }
     let new = NewAccount::user(&user_id, None);
     accounts.create(new, Batch::new()).await?;
     let mut response = register::v3::Response::new(user_id.clone());
@@ -73,6 +77,8 @@ pub(super) async fn register(
 
 /// `POST /_matrix/client/v3/login` with the type `m.login.application_service`
 /// <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
+///
+/// Refused where the registration says that the application service manages devices (MSC4190).
 pub(super) async fn login(
     app: &ClientApi,
     auth: MaybeAppservice,
@@ -80,6 +86,7 @@ pub(super) async fn login(
     info: login::v3::ApplicationService,
 ) -> Result<login::v3::Response, ApiError> {
     let caller = auth.required()?;
+    check_login(app, &caller)?;
     #[expect(deprecated, reason = "bridges still name the user this way")]
     let user = match (info.identifier, info.user) {
         (Some(UserIdentifier::Matrix(identifier)), _) => identifier.user,
@@ -110,6 +117,16 @@ pub(super) async fn login(
     Ok(response)
 }
 
+/// Refuses sessions to one that makes devices without them.
+fn check_login(app: &ClientApi, caller: &AppserviceCaller) -> Result<(), ApiError> {
+    if app.appservices.registry().get(&caller.id).is_some_and(|known| known.row.msc4190) {
+        return Err(ApiError::appservice_login_unsupported(
+            "By its registration, the application service makes devices and does not log in",
+        ));
+    }
+    Ok(())
+}
+
 /// `POST /_matrix/client/v1/appservice/{appserviceId}/ping`
 /// <https://spec.matrix.org/v1.19/application-service-api/#post_matrixclientv1appserviceappserviceidping>
 ///
@@ -135,7 +152,7 @@ pub(super) async fn request_ping(
     if !called.status.is_success() {
         return Err(bad_status(&called));
     }
-    appservice.reachable.notify_one();
+    appservice.is_back();
     Ok(request_ping::v1::Response::new(started.elapsed()))
 }
 

@@ -55,6 +55,7 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "org.matrix.msc3773",
     "org.matrix.msc3827.stable",
     "org.matrix.msc3856.stable",
+    "org.matrix.msc3912",
     "org.matrix.msc3916.stable",
     "org.matrix.msc3981",
     "org.matrix.msc4140",

@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{ClientApi, backup, rendezvous};
+use super::{ClientApi, backup, cross_signing, key_changes, keys, rendezvous, to_device};
 use crate::http::{Options, Routes};
 
 /// The largest body of a rendezvous as JSON: each byte of its text may be escaped.
@@ -22,15 +22,21 @@ pub(super) fn encryption_routes(routes: Routes<ClientApi>, qr_login: bool) -> Ro
 }
 
 fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
+    routes.add(to_device::send_event_to_device)
 }
 
 fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add_raw(&Method::POST, keys::UPLOAD_PATHS, keys::upload_keys)
+        .add_rendered(Options::DEFAULT.changes_nothing(), keys::get_keys)
+        .add_rendered(Options::DEFAULT, keys::claim_keys)
+        .add(key_changes::get_key_changes)
 }
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .add(cross_signing::upload_signing_keys)
+        .add_rendered(Options::DEFAULT, cross_signing::upload_signatures)
 }
 
 fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

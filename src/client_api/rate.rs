@@ -32,6 +32,8 @@ pub struct RateLimits {
     pub pushers: RateLimiter,
     /// Uploads, by user.
     pub media_uploads: RateLimiter,
+    /// Thumbnails that are made, by user or address.
+    pub thumbnails: RateLimiter,
     /// Previews, by user.
     pub url_previews: RateLimiter,
     /// Searches for users, by user: a few for each letter that is typed.
@@ -69,8 +71,9 @@ impl RateLimits {
             pushers: limiter(&config.pushers),
             reports: limiter(&config.reports),
             media_uploads: limiter(&config.media_uploads),
+            thumbnails: limiter(&config.thumbnails),
             url_previews: limiter(&config.url_previews),
-            user_searches: limiter(&RateLimit::new(2.0, 50)),
+            user_searches: limiter(&config.user_searches),
             rendezvous_creation: limiter(&RateLimit::new(0.1, 10)),
             rendezvous: limiter(&RateLimit::new(10.0, 100)),
         }

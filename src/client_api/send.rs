@@ -6,19 +6,24 @@ use std::sync::Arc;
 
 use ruma::{
     MilliSecondsSinceUnixEpoch, TransactionId,
-    api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
+    api::{
+        client::{message::send_message_event, redact::redact_event, state::send_state_event},
+        error::DeserializationError,
+    },
     events::TimelineEventType,
 };
+use serde::Deserialize;
 
 use super::{
     ClientApi,
+    extended::{Extended, More},
     membership_change::{charge_joined, charge_member_event},
     permissions::suspended,
 };
 use crate::{
     error::ApiError,
     http::{Requester, Standing},
-    rooms::{NewEvent, Transaction, redacts_of},
+    rooms::{NewEvent, Transaction, redacts_of, relations::redacted::Related},
     users::successors,
 };
 
@@ -91,23 +96,52 @@ pub async fn send_state(
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid>
+///
+/// With `with_rel_types` (MSC3912) up to 1,000 events that relate to the event are redacted too, before
+/// the answer. They count as one message.
 pub async fn redact(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: redact_event::v3::Request,
+    request: Extended<redact_event::v3::Request, RelTypes>,
 ) -> Result<redact_event::v3::Response, ApiError> {
+    let Extended { request, more: RelTypes(rel_types) } = request;
     app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
     let transaction = transaction(&auth, endpoint, &request.txn_id)?;
-    if auth.standing == Standing::Suspended
-        && !app.rooms.is_sender(&room, &request.event_id, &auth.user_id).await?
-    {
+    let is_suspended = auth.standing == Standing::Suspended;
+    if is_suspended && !app.rooms.is_sender(&room, &request.event_id, &auth.user_id).await? {
         return Err(suspended());
     }
     let target = (&*request.event_id, request.reason);
-    let sent = app.rooms.redact(&room, auth.user_id, target, Some(transaction)).await?;
+    let sent = if rel_types.is_empty() {
+        app.rooms.redact(&room, auth.user_id, target, Some(transaction)).await?
+    } else {
+        let how = (transaction, Related { rel_types, of_others: !is_suspended });
+        app.rooms.redact_with_related(&room, auth.user_id, target, how).await?
+    };
     Ok(redact_event::v3::Response::new(sent.event_id))
+}
+
+/// In what ways the events relate to the target of a redaction that are redacted with it.
+#[derive(Debug)]
+pub struct RelTypes(Vec<String>);
+
+impl More for RelTypes {
+    fn read(request: &http::Request<&[u8]>) -> Result<Self, DeserializationError> {
+        #[derive(Deserialize)]
+        struct Body {
+            #[serde(default)]
+            with_rel_types: Vec<String>,
+            /// As clients name it until the proposal is accepted.
+            #[serde(default, rename = "org.matrix.msc3912.with_relations")]
+            with_relations: Vec<String>,
+        }
+        let Body { with_rel_types: mut rel_types, with_relations } =
+            serde_json::from_slice(request.body())?;
+        rel_types.extend(with_relations);
+        Ok(Self(rel_types))
+    }
 }
 
 /// The time that an application service gives an event; nobody else may.

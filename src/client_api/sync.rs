@@ -37,14 +37,21 @@ struct Query {
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 ///
 /// `timeout` is at most 90 seconds. MSC4222 is known by its unstable name too.
-pub(super) async fn sync_events(
+///
+/// No `async` function: that would hold the space of its arguments while it waits.
+#[expect(clippy::needless_pass_by_value, reason = "handlers get their request by value")]
+pub(super) fn sync_events(
     app: Arc<ClientApi>,
     auth: Requester,
     request: RawRequest,
-) -> Result<Response, ApiError> {
+) -> impl Future<Output = Result<Response, ApiError>> + Send + 'static {
+    let request = asked(auth, &request);
+    async move { Ok(written_json(app.sync.v3(request?).await?)) }
+}
+
+fn asked(auth: Requester, request: &RawRequest) -> Result<Box<Request>, ApiError> {
     let query = Query::parse(request.head.uri.query().unwrap_or_default())?;
-    drop(request);
-    let request = Request {
+    Ok(Box::new(Request {
         user_id: auth.user_id,
         device_id: auth.device_id,
         session: auth.session,
@@ -54,8 +61,7 @@ pub(super) async fn sync_events(
         full_state: query.full_state,
         state_form: query.state_form,
         presence: query.presence,
-    };
-    Ok(written_json(app.sync.v3(request).await?))
+    }))
 }
 
 impl Query {

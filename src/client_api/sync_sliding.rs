@@ -20,14 +20,17 @@ use crate::{error::ApiError, http::Requester, sync::sliding::Caller};
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
 ///
 /// `timeout` is at most 90 seconds and 0 by default.
-pub(super) async fn sync_events(
+///
+/// No `async` function: that would hold the space of its arguments while it waits.
+pub(super) fn sync_events(
     app: Arc<ClientApi>,
     auth: Requester,
     request: v5::Request,
-) -> Result<Response, ApiError> {
+) -> impl Future<Output = Result<Response, ApiError>> + Send + 'static {
     let Requester { user_id, device_id, session, .. } = auth;
     let caller = Caller { user_id, device_id, session };
-    Ok(written_json(app.sync.sliding(caller, request).await?))
+    let request = Box::new(request);
+    async move { Ok(written_json(app.sync.sliding(caller, request).await?)) }
 }
 
 /// `GET /_matrix/client/unstable/io.element.msc4308/thread_subscriptions`

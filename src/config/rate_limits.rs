@@ -70,8 +70,15 @@ pub struct RateLimitsConfig {
     /// Addresses of files that a user asks for before uploading, and uploads.
     pub media_uploads: RateLimit,
 
+    /// Thumbnails that have to be made, for a user who asks (or an address, where files are given
+    /// without saying who one is). What was made before counts for nothing.
+    pub thumbnails: RateLimit,
+
     /// Previews of pages that a user asks for.
     pub url_previews: RateLimit,
+
+    /// Searches for users, by user: clients send one for each letter that is typed.
+    pub user_searches: RateLimit,
 }
 
 impl Default for RateLimitsConfig {
@@ -98,7 +105,9 @@ impl Default for RateLimitsConfig {
             reports: RateLimit::new(0.05, 10),
             profile_lookups: RateLimit::new(1.0, 500),
             media_uploads: RateLimit::new(10.0, 50),
+            thumbnails: RateLimit::new(5.0, 200),
             url_previews: RateLimit::new(1.0, 50),
+            user_searches: RateLimit::new(2.0, 50),
         }
     }
 }

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use kv::{Batch, Direction, Reader};
 use ruma::UserId;
 
-use super::device_lists::{Told, mark};
+use super::{
+    device_lists::{Told, mark},
+    one_time_keys,
+};
 use crate::{
     id::Interner,
     storage::schema::{
         encryption::{
             BACKUP_KEYS, BACKUP_VERSIONS, CROSS_SIGNING_KEYS, DEHYDRATED_DEVICES, DEVICE_KEYS,
-            FALLBACK_KEYS, KEY_COUNT_CHANGES, ONE_TIME_KEY_COUNTS, ONE_TIME_KEY_IDS, ONE_TIME_KEYS,
-            SIGNATURES, TO_DEVICE, TO_DEVICE_COUNTS,
+            FALLBACK_KEYS, KEY_COUNT_CHANGES, SIGNATURES, TO_DEVICE, TO_DEVICE_COUNTS,
         },
         users::DeviceKey,
     },
@@ -42,10 +44,8 @@ fn remove(batch: &mut Batch, key: DeviceKey) {
     batch.delete(&TO_DEVICE_COUNTS, &key);
     let signed_by_the_user = (key.user_id.clone(), key.user_id.clone(), key.device_id.clone());
     batch.delete_range(&SIGNATURES, SIGNATURES.prefix(&signed_by_the_user));
+    one_time_keys::remove_all(batch, &key);
     let device = (key.user_id, key.device_id);
-    batch.delete_range(&ONE_TIME_KEYS, ONE_TIME_KEYS.prefix(&device));
-    batch.delete_range(&ONE_TIME_KEY_IDS, ONE_TIME_KEY_IDS.prefix(&device));
-    batch.delete_range(&ONE_TIME_KEY_COUNTS, ONE_TIME_KEY_COUNTS.prefix(&device));
     batch.delete_range(&FALLBACK_KEYS, FALLBACK_KEYS.prefix(&device));
     batch.delete_range(&TO_DEVICE, TO_DEVICE.prefix(&device));
 }

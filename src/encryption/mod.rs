@@ -8,23 +8,46 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod appservice_keys;
+pub mod appservices;
 pub mod backup;
+mod claim;
+mod cross_signing;
 pub mod default_rooms;
+mod device_keys;
 pub mod device_lists;
 mod ending;
+mod fallback_keys;
+mod in_flight;
+mod key_counts;
+mod one_time_keys;
+mod query;
 pub mod rendezvous;
+mod restore;
+mod signatures;
+mod signed;
+mod signed_json;
+pub mod to_device;
+mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
-use kv::{Batch, CommitError, Durability, Json, Position, Store};
+use kv::{Batch, CommitError, Durability, Position, Store};
 
-pub use self::ending::{end_account, end_devices};
+use self::in_flight::InFlight;
+pub use self::{
+    claim::{Claimed, ClaimedKey},
+    cross_signing::{CrossSigningKeys, KeyChange},
+    ending::{end_account, end_devices},
+    key_counts::{KeyCounts, key_counts},
+    signatures::{SignatureFailures, SignedKeys, signed_since},
+    upload::Upload,
+};
 use crate::{
     appservices::Appservices,
     config::{Config, EncryptionConfig},
     error::ApiError,
     id::Interner,
-    storage::schema::encryption::ENCRYPTION_EPOCH,
     time::Clock,
 };
 
@@ -35,7 +58,6 @@ const ATTEMPTS: usize = 16;
 #[derive(Clone)]
 pub struct Encryption(Arc<Parts>);
 
-#[expect(dead_code, reason = "the services that follow use them")]
 struct Parts {
     store: Store,
     interner: Interner,
@@ -43,6 +65,9 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    claims: InFlight,
+    /// The day on which old transactions of messages to devices were last removed.
+    transactions_swept: AtomicU32,
     backup_locks: backup::Locks,
     rendezvous: rendezvous::Rendezvous,
 }
@@ -69,22 +94,11 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
+            claims: InFlight::default(),
+            transactions_swept: AtomicU32::new(0),
             backup_locks: backup::Locks::default(),
             rendezvous,
         }))
-    }
-
-    /// Says in which epoch the database is. In another one than that in which the keys were last used
-    /// it was restored from a backup: then one-time keys that may have been handed out since go.
-    pub async fn enter(&self, epoch: u64) -> Result<(), ApiError> {
-        let known = self.0.store.read(|reader| reader.get(&ENCRYPTION_EPOCH, &0)).await?;
-        if known == Some(Json(epoch)) {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        batch.put(&ENCRYPTION_EPOCH, &0, &Json(epoch));
-        self.0.store.commit(batch, Durability::Synced).await?;
-        Ok(())
     }
 }
 
@@ -101,3 +115,6 @@ async fn commit(store: &Store, batch: Batch) -> Result<Option<Position>, ApiErro
 fn busy() -> ApiError {
     ApiError::unavailable("The server is too busy with other changes of the same keys")
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,6 @@ pub mod reading;
 pub mod receipts;
 pub mod typing;
 
-pub use presence::{Presence, PresenceState};
+pub use presence::{Presence, PresenceState, Syncing};
 pub use receipts::{NewReceipt, Receipts, Thread};
 pub use typing::Typing;

@@ -24,7 +24,10 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use futures::FutureExt;
+use futures::{
+    FutureExt,
+    future::{Either, lazy, ready},
+};
 use http::{Extensions, Method, StatusCode};
 use tower::Service;
 
@@ -101,25 +104,32 @@ impl App {
     }
 
     /// Answers a request. Never panics.
-    pub async fn answer(self, mut request: Request) -> Response {
+    ///
+    /// No `async` function: that would hold the space of the request for as long as its answer takes,
+    /// which for a long poll is minutes.
+    pub fn answer(
+        self,
+        mut request: Request,
+    ) -> impl Future<Output = Response> + Send + 'static + use<> {
         if request.method() == Method::OPTIONS {
-            return cors::preflight();
+            return Either::Left(ready(cors::preflight()));
         }
         let started = Instant::now();
         let context = self.context(&request);
         let method = method_name(request.method());
         request.extensions_mut().insert(context);
         let mut router = self.shared.router.clone();
-        drop(self);
-        let answer = AssertUnwindSafe(async move { router.call(request).await });
-        let mut response = match answer.catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(panic) => panicked(&*panic),
-        };
-        cors::allow(response.headers_mut());
-        account(&mut response, method, context.id, started);
-        response
+        let answer = AssertUnwindSafe(lazy(move |_| router.call(request)).flatten());
+        Either::Right(answer.catch_unwind().map(move |outcome| {
+            let mut response = match outcome {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(panic) => panicked(&*panic),
+            };
+            cors::allow(response.headers_mut());
+            account(&mut response, method, context.id, started);
+            response
+        }))
     }
 
     fn context(&self, request: &Request) -> Context {

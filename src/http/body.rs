@@ -26,7 +26,7 @@ const BODY_DURATION_MAX: Duration = Duration::from_mins(10);
 
 /// Refuses what cannot be JSON by its headers. No content type and wrong ones of the harmless kind
 /// are common and taken; a form with files is refused before it is read.
-pub(super) fn check_json_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+pub fn check_json_headers(headers: &HeaderMap) -> Result<(), ApiError> {
     check_encoding(headers)?;
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let content_type = content_type.to_str().unwrap_or_default().trim_start();

@@ -4,6 +4,9 @@
 //! able to keep an idle connection for longer than a head may take. So hyper has the idle limit,
 //! and this the one for heads: from a connection's start, or the first byte of a head, to the
 //! request. HTTP/2 limits its heads itself once it runs, so there it ends with the first request.
+//!
+//! It also sees which HTTP a client speaks. hyper-util's `auto` does that too, but hands the first 24
+//! bytes on by themselves, and hyper's buffer then grows to 16 KiB for the life of the connection.
 
 use std::{
     io,
@@ -17,9 +20,14 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
+
+/// How a client begins that speaks HTTP/2.
+///
+/// <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the requests of a connection tell its stream.
 #[derive(Default)]
@@ -48,6 +56,8 @@ impl Progress {
 /// The stream; reads fail when a head takes too long.
 pub(super) struct HeadGuard<I> {
     io: I,
+    /// What was read to see which HTTP it is; read again first.
+    first: Vec<u8>,
     progress: Arc<Progress>,
     duration_max: Duration,
     /// When the head that is being read must be complete.
@@ -63,6 +73,7 @@ impl<I> HeadGuard<I> {
         let progress = Arc::new(Progress::default());
         let guard = Self {
             io,
+            first: Vec::new(),
             progress: Arc::clone(&progress),
             duration_max,
             deadline: Some(Instant::now() + duration_max),
@@ -92,6 +103,34 @@ impl<I> HeadGuard<I> {
     }
 }
 
+impl<I: AsyncRead + Unpin> HeadGuard<I> {
+    /// Whether the client speaks HTTP/2, by the first bytes.
+    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+        let mut first = [0; PREFACE.len()];
+        let mut read = 0;
+        while first[..read] == PREFACE[..read] && read < PREFACE.len() {
+            match self.read(&mut first[read..]).await? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        self.first = first[..read].to_vec();
+        Ok(first == *PREFACE)
+    }
+
+    /// Reads what was read before and, with it, what has come since.
+    fn read_again(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) {
+        let count = self.first.len().min(buffer.remaining());
+        buffer.put_slice(&self.first[..count]);
+        self.first.drain(..count);
+        if self.first.is_empty() {
+            self.first = Vec::new();
+            // An error, or the end, comes again with the next read.
+            let _ = Pin::new(&mut self.io).poll_read(context, buffer);
+        }
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for HeadGuard<I> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -99,6 +138,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for HeadGuard<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.first.is_empty() {
+            this.read_again(context, buffer);
+            return Poll::Ready(Ok(()));
+        }
         let guards = this.guards();
         let filled = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(context, buffer);

@@ -18,6 +18,7 @@ use axum::{
     routing::{MethodFilter, on_service},
 };
 use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
 use http::{Method, request::Parts};
 use ruma::{
     api::{IncomingRequest, IncomingRequestExt, path_builder::PathBuilder},
@@ -222,10 +223,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
         self.register(method, paths, move |request: Request| {
             let (state, handler) = (Arc::clone(&state), handler.clone());
             async move {
-                let (mut head, body) = request.into_parts();
-                let path_arguments = path_arguments(&mut head).await?;
-                let auth = A::from_head(&state, &head).await?;
-                let request = RawRequest { head, path_arguments, body };
+                let (auth, request) = Box::pin(identify::<S, A>(&state, request)).await?;
                 to_its_end(changes, handler(state, auth, request)).await
             }
         })
@@ -251,12 +249,12 @@ impl<S: Send + Sync + 'static> Routes<S> {
         let filter = MethodFilter::try_from(method.clone())
             .expect("every endpoint's method is one of the standard ones");
         let service = service_fn(move |request: Request| {
-            let answer = endpoint(request);
-            async move {
-                let mut response = answer.await.unwrap_or_else(IntoResponse::into_response);
+            // No `async` block: that has space for the endpoint twice.
+            endpoint(request).map(|answer| {
+                let mut response = answer.unwrap_or_else(IntoResponse::into_response);
                 response.extensions_mut().insert(Pattern(pattern));
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         for path in paths.iter().copied() {
             let route = Route { path, method: method.to_string() };
@@ -277,20 +275,23 @@ fn may_change(method: &Method) -> bool {
 
 /// Runs a handler. One that may change something is a task of its own, since the connection drops
 /// what it waits for when the client hangs up.
-async fn to_its_end<F>(changes: bool, handler: F) -> Result<Response, ApiError>
+fn to_its_end<F>(changes: bool, handler: F) -> BoxFuture<'static, Result<Response, ApiError>>
 where
     F: Future<Output = Result<Response, ApiError>> + Send + 'static,
 {
     if !changes {
-        return handler.await;
+        return Box::pin(handler);
     }
-    match tokio::spawn(handler).await {
-        Ok(answer) => answer,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(cancelled) => Err(ApiError::internal(cancelled)),
-        },
-    }
+    let task = tokio::spawn(handler);
+    Box::pin(async move {
+        match task.await {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(cancelled) => Err(ApiError::internal(cancelled)),
+            },
+        }
+    })
 }
 
 /// Names a path's variables by their place. ruma's endpoints name the same place differently
@@ -300,6 +301,17 @@ fn number_variables(path: &str) -> String {
         if segment.starts_with('{') { format!("{{v{place}}}") } else { segment.to_owned() }
     });
     segments.collect::<Vec<_>>().join("/")
+}
+
+/// Authenticates a request whose handler reads it.
+async fn identify<S, A>(state: &S, request: Request) -> Result<(A, RawRequest), ApiError>
+where
+    A: Authentication<S>,
+{
+    let (mut head, body) = request.into_parts();
+    let path_arguments = path_arguments(&mut head).await?;
+    let auth = A::from_head(state, &head).await?;
+    Ok((auth, RawRequest { head, path_arguments, body }))
 }
 
 /// Authenticates and parses a request.

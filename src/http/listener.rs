@@ -9,17 +9,20 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::PathBuf,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use axum::body::Body;
+use futures::FutureExt;
 use http::{Request, Version};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
@@ -99,6 +102,9 @@ enum Stream {
     Unix(UnixStream),
 }
 
+/// Boxed, since what holds it before it is served is as large as all kinds of connections.
+type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
+
 impl Listener {
     /// Opens a socket.
     pub async fn bind(
@@ -129,7 +135,8 @@ impl Listener {
         let Self { socket, tls, settings } = self;
         let connections_max = settings.connections_max.max(1);
         let permits = Arc::new(Semaphore::new(connections_max as usize));
-        let server = Arc::new(Server { app, builder: builder(&settings), tls, settings });
+        let (http1, http2) = (http1_of(&settings), http2_of(&settings));
+        let server = Arc::new(Server { app, http1, http2, tls, settings });
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&socket, &permits) => accepted,
@@ -158,7 +165,8 @@ impl Listener {
 /// What all connections of a listener share.
 struct Server {
     app: App,
-    builder: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     tls: Option<TlsAcceptor>,
     settings: Arc<ListenerSettings>,
 }
@@ -182,65 +190,93 @@ impl Server {
                 Box::pin(self.requests(stream, Peer::Tcp(address), shutdown)).await;
             }
             (Stream::Tcp(stream, address), Some(tls)) => {
-                let handshake = Box::pin(tls.accept(stream));
-                match timeout(self.settings.head_duration_max, handshake).await {
-                    Ok(Ok(stream)) => {
-                        Box::pin(self.requests(stream, Peer::Tcp(address), shutdown)).await;
-                    }
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                if let Some(stream) = Box::pin(self.handshake(stream, tls)).await {
+                    Box::pin(self.requests(stream, Peer::Tcp(address), shutdown)).await;
                 }
             }
         }
         open.decrement(1.0);
     }
 
+    async fn handshake(&self, stream: TcpStream, tls: &TlsAcceptor) -> Option<TlsStream> {
+        match timeout(self.settings.head_duration_max, tls.accept(stream)).await {
+            Ok(Ok(stream)) => return Some(Box::new(stream)),
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        }
+        None
+    }
+
     async fn requests<I>(&self, stream: I, peer: Peer, mut shutdown: watch::Receiver<bool>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (stream, progress) = HeadGuard::new(stream, self.settings.head_duration_max);
+        let (mut stream, progress) = HeadGuard::new(stream, self.settings.head_duration_max);
+        let is_http2 = tokio::select! {
+            is_http2 = stream.is_http2() => is_http2,
+            () = stopped(&mut shutdown) => return,
+        };
         let app = self.app.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             progress.begin(request.version() == Version::HTTP_2);
             let progress = Arc::clone(&progress);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
-            let answer = app.clone().answer(request);
-            async move {
-                let response = answer.await;
+            app.clone().answer(request).map(move |response| {
                 progress.end();
                 Ok::<_, std::convert::Infallible>(response)
-            }
+            })
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = stopped(&mut shutdown) => None,
-        };
-        let ended = if let Some(ended) = ended {
-            ended
-        } else {
-            connection.as_mut().graceful_shutdown();
-            timeout(self.settings.drain_max, connection).await.unwrap_or(Ok(()))
+        let stream = TokioIo::new(stream);
+        // Boxed: one of HTTP/2 is twice as large.
+        let ended = match is_http2 {
+            Ok(false) => {
+                let connection = Box::pin(self.http1.serve_connection(stream, service));
+                self.drive(connection, http1::Connection::graceful_shutdown, shutdown).await
+            }
+            Ok(true) => {
+                let connection = Box::pin(self.http2.serve_connection(stream, service));
+                self.drive(connection, http2::Connection::graceful_shutdown, shutdown).await
+            }
+            Err(error) => return tracing::trace!(%error, "connection ended"),
         };
         if let Err(error) = ended {
             // Clients go away all the time: nothing an operator could act on.
-            tracing::trace!(error, "connection ended");
+            tracing::trace!(%error, "connection ended");
         }
+    }
+
+    /// Serves requests until the client goes away, or those that run when the shutdown begins.
+    async fn drive<C>(
+        &self,
+        mut connection: Pin<Box<C>>,
+        begin_end: fn(Pin<&mut C>),
+        mut shutdown: watch::Receiver<bool>,
+    ) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stopped(&mut shutdown) => {}
+        }
+        begin_end(connection.as_mut());
+        timeout(self.settings.drain_max, connection).await.unwrap_or(Ok(()))
     }
 }
 
-fn builder(settings: &ListenerSettings) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http1_of(settings: &ListenerSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.idle_max)
         .max_buf_size(settings.head_bytes_max.max(8 << 10));
     builder
-        .http2()
+}
+
+fn http2_of(settings: &ListenerSettings) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .keep_alive_interval(settings.idle_max)
         .keep_alive_timeout(settings.head_duration_max)

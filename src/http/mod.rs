@@ -26,7 +26,7 @@ pub use auth::{
     AppserviceCaller, Authentication, Authenticator, Caller, Credentials, Fits, MaybeAppservice,
     MaybeRequester, NoAuth, Requester, SessionId, Standing,
 };
-pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, check_encoding, read_body};
+pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, check_encoding, check_json_headers, read_body};
 pub use endpoint::{Options, RawRequest, Route, Routes};
 pub use json::{JsonError, JsonRules, check_json};
 pub use listener::{ListenError, Listener, ListenerSettings};

@@ -81,11 +81,12 @@ impl Target {
 }
 
 impl Media {
-    /// The thumbnail that fits best; made now if it has to be.
+    /// The thumbnail that fits best; made now if it has to be and `may_make` allows it.
     pub async fn thumbnail(
         &self,
         found: &Found,
         wanted: Wanted,
+        may_make: impl FnOnce() -> Result<(), ApiError>,
     ) -> Result<Arc<Thumbnail>, ApiError> {
         let size = chosen(&self.0.config, wanted.size);
         // What was made before needs no look at the file.
@@ -104,6 +105,7 @@ impl Media {
         if let Some(thumbnail) = self.kept(target).await? {
             return thumbnail.map(Arc::new).ok_or_else(no_picture);
         }
+        may_make()?;
         let (media, blob) = (self.clone(), found.blob.clone());
         let work = || async move { media.make(target, blob).await.map(Arc::new) };
         let made = self.0.thumbnails.join(target, work).await;
@@ -250,6 +252,10 @@ fn no_picture() -> ApiError {
     ApiError::unknown("There is no thumbnail of this file: it is no picture that can be read")
 }
 
+/// Such a file, of 65,535 by 65,535 pixels say, is refused by its header alone. 413 is what the
+/// specification has for "too large for the server to thumbnail"; 400 is for no picture at all.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediathumbnailservernamemediaid>
 fn too_many_pixels() -> ApiError {
     ApiError::too_large("The picture is too large for a thumbnail")
 }

@@ -82,7 +82,7 @@ use crate::{
     id::{EventNid, Interner, RoomNid},
     push::Push,
     storage::{
-        rows::{Membership, MembershipRow},
+        rows::{EventFlags, Membership, MembershipRow},
         schema::rooms::{
             EVENT_RECORDS, EVENTS, EVENTS_BY_HASH, EventHashKey, EventKey, MEMBERSHIPS,
             MembershipKey, ROOMS,
@@ -326,6 +326,24 @@ impl Rooms {
     ) -> Result<Arc<StoredEvent>, ApiError> {
         self.event(reader, room, event)?
             .ok_or_else(|| corrupt("event_records", event, "an event that is referred to"))
+    }
+
+    /// The state event that a state event replaced.
+    pub fn replaced_event(
+        &self,
+        reader: &Reader<'_>,
+        room: &Room,
+        event: &StoredEvent,
+    ) -> Result<Option<Arc<StoredEvent>>, ApiError> {
+        let record = &event.record;
+        if !record.flags.has(EventFlags::STATE) {
+            return Ok(None);
+        }
+        let replaced = state::lookup(reader, room.nid, record.state_before, record.state_key)?;
+        match replaced.filter(|replaced| *replaced != event.nid) {
+            Some(replaced) => self.event(reader, room, replaced),
+            None => Ok(None),
+        }
     }
 
     /// The number of an event of a room.

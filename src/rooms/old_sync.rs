@@ -9,6 +9,7 @@
 use std::{
     collections::HashSet,
     ops::{Bound, ControlFlow},
+    sync::Arc,
 };
 
 use kv::{Direction, Reader, Topic};
@@ -16,11 +17,11 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
 use super::{
-    Room, Rooms,
+    Room, Rooms, StoredEvent,
     filter::Filter,
     history::{Asker, no_such_event, visible_event},
     render::client_event,
-    timeline::{PageRequest, PaginationToken, page},
+    timeline::{PageRequest, PaginationToken, is_empty, page},
     visibility::{Standing, Viewer, not_a_member},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     id::{RoomNid, UserNid},
     storage::{
         rows::{Membership, MembershipRow, TimelinePosition},
-        schema::rooms::MEMBERSHIPS,
+        schema::rooms::{MEMBERSHIPS, TIMELINE, TimelineKey},
         topic,
     },
 };
@@ -74,91 +75,93 @@ pub async fn events_since(
     rooms.read(move |rooms, reader| read_events(rooms, reader, &asker, &request)).await
 }
 
+/// The rooms one after the other, each up to where the page can still reach: a hundred events of the
+/// first room leave of the others what came before the last of them.
 fn read_events(
     rooms: &Rooms,
     reader: &Reader<'_>,
     asker: &Asker,
     request: &EventsRequest,
 ) -> Result<Events, ApiError> {
-    let now = PaginationToken::live(reader.position());
-    let start = request.from.unwrap_or(now);
+    let start = request.from.unwrap_or(PaginationToken::live(reader.position()));
     let ignored: HashSet<UserNid> =
         request.ignored.iter().map(|user_id| rooms.interner().user(user_id)).collect();
-    let viewers = viewers(rooms, reader, asker, request.room_id.as_ref())?;
     let user = rooms.interner().user(&asker.user_id);
     let mut topics = vec![topic::user(topic::USER_MEMBERSHIPS, user)];
-    let mut found = Vec::new();
-    let mut bound = Bound::Unbounded;
-    for mut viewer in viewers {
-        topics.push(topic::room(topic::ROOM_EVENTS, viewer.room().nid));
+    let mut viewers = Vec::new();
+    let mut found: Vec<(TimelinePosition, usize, Arc<StoredEvent>)> = Vec::new();
+    let mut end = TimelinePosition::live(reader.position());
+    for room in followed(rooms, reader, asker, request.room_id.as_ref())? {
+        topics.push(topic::room(topic::ROOM_EVENTS, room.nid));
         let wanted = PageRequest {
             from: start,
-            to: Some(now),
+            to: Some(PaginationToken::after(end)),
             direction: Direction::Forward,
             limit: EVENTS_MAX,
         };
+        // Most rooms have none: a reader's standing in them need not be looked up.
+        if is_quiet(reader, room.nid, &wanted)? {
+            continue;
+        }
+        let mut viewer = Viewer::new(rooms, reader, &room, &asker.user_id)?;
         let page = page(reader, &mut viewer, &Filter::default(), &wanted)?;
-        if let Some(end) = page.end.filter(|_| page.has_more) {
-            bound = earlier(bound, end.upper());
+        if let Some(last) = page.end.filter(|_| page.has_more) {
+            end = end.min(last.position());
         }
-        for (position, event) in page.events {
-            if !ignored.contains(&event.record.sender) {
-                let event = client_event(reader, &mut viewer, &event, &asker.form(rooms))?;
-                found.push((position, event));
-            }
+        let events =
+            page.events.into_iter().filter(|(_, event)| !ignored.contains(&event.record.sender));
+        found.extend(events.map(|(position, event)| (position, viewers.len(), event)));
+        viewers.push(viewer);
+        found.sort_by_key(|(position, ..)| *position);
+        found.truncate(EVENTS_MAX);
+        if let Some((last, ..)) = found.get(EVENTS_MAX - 1) {
+            end = end.min(*last);
         }
     }
-    found.sort_by_key(|(position, _)| *position);
-    if let Some((last, _)) = found.get(EVENTS_MAX - 1).filter(|_| found.len() > EVENTS_MAX) {
-        bound = earlier(bound, Bound::Included(*last));
-    }
-    let end = match bound {
-        Bound::Included(last) | Bound::Excluded(last) => {
-            found.retain(|(position, _)| *position <= last);
-            PaginationToken::after(last)
-        }
-        Bound::Unbounded => now,
-    };
-    let chunk = found.into_iter().map(|(_, event)| event).collect();
+    found.retain(|(position, ..)| *position <= end);
+    let form = asker.form(rooms);
+    let chunk = found
+        .iter()
+        .map(|(_, viewer, event)| client_event(reader, &mut viewers[*viewer], event, &form))
+        .collect::<Result<_, _>>()?;
+    let end = PaginationToken::after(end);
     Ok(Events { start, end, chunk, topics, at: reader.position() })
 }
 
-fn earlier(
-    one: Bound<TimelinePosition>,
-    other: Bound<TimelinePosition>,
-) -> Bound<TimelinePosition> {
-    match (one, other) {
-        (Bound::Unbounded, bound) | (bound, Bound::Unbounded) => bound,
-        (
-            Bound::Included(one) | Bound::Excluded(one),
-            Bound::Included(other) | Bound::Excluded(other),
-        ) => Bound::Included(one.min(other)),
+/// Whether a room has nothing in a range of its timeline: one seek.
+fn is_quiet(reader: &Reader<'_>, room: RoomNid, wanted: &PageRequest) -> Result<bool, kv::Error> {
+    let key = |position| TimelineKey { room, position };
+    let to = wanted.to.map_or(Bound::Included(TimelinePosition::END), PaginationToken::upper);
+    let (from, to) = (wanted.from.lower(), to);
+    if is_empty(from, to) {
+        return Ok(true);
     }
+    let (from, to) = (from.map(key), to.map(key));
+    let range = TIMELINE.range(from.as_ref(), to.as_ref());
+    Ok(reader.scan(&TIMELINE, &range, Direction::Forward, 1)?.is_empty())
 }
 
 /// The rooms that are followed: one that may be read, or all that the reader has joined.
-fn viewers(
+fn followed(
     rooms: &Rooms,
     reader: &Reader<'_>,
     asker: &Asker,
     room_id: Option<&OwnedRoomId>,
-) -> Result<Vec<Viewer>, ApiError> {
+) -> Result<Vec<Room>, ApiError> {
     if let Some(room_id) = room_id {
         let mut viewer = asker.viewer(rooms, reader, room_id)?.ok_or_else(not_a_member)?;
         if viewer.standing(reader)? == Standing::Stranger {
             return Err(not_a_member());
         }
-        return Ok(vec![viewer]);
+        return Ok(vec![viewer.room().clone()]);
     }
-    let mut viewers = Vec::new();
+    let mut found = Vec::new();
     for (nid, row) in memberships(reader, &asker.user_id)? {
-        if row.membership == Membership::Join
-            && let Some(room) = rooms.room_by_nid(reader, nid)?
-        {
-            viewers.push(Viewer::new(rooms, reader, &room, &asker.user_id)?);
+        if row.membership == Membership::Join {
+            found.extend(rooms.room_by_nid(reader, nid)?);
         }
     }
-    Ok(viewers)
+    Ok(found)
 }
 
 fn memberships(

@@ -1,7 +1,7 @@
 //! Relations between events: what an event relates to, and reading what relates to it.
 //!
 //! A rich reply (`m.in_reply_to` alone) is no relation in this sense. `index` writes, `bundle` tells
-//! what relations amount to, `page` lists them.
+//! what relations amount to, `page` lists them, `redacted` redacts them with what they relate to.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events>
 
@@ -10,6 +10,7 @@ pub(super) mod check;
 pub(super) mod damage;
 pub(super) mod index;
 pub mod page;
+pub mod redacted;
 
 #[cfg(test)]
 mod tests;

@@ -115,15 +115,10 @@ pub fn appservice_event(
     let record = &event.record;
     let mut unsigned = ObjectWriter::new(128);
     unsigned.number("age", age(&event.pdu, now));
-    if record.flags.has(EventFlags::STATE) {
-        let previous = state::lookup(reader, room.nid, record.state_before, record.state_key)?;
-        if let Some(previous) = previous.filter(|previous| *previous != event.nid)
-            && let Some(previous) = rooms.event(reader, room, previous)?
-        {
-            unsigned.string("replaces_state", previous.pdu.event_id().as_str());
-            unsigned.raw("prev_content", previous.pdu.content().get().as_bytes());
-            unsigned.string("prev_sender", previous.pdu.sender().as_str());
-        }
+    if let Some(previous) = rooms.replaced_event(reader, room, event)? {
+        unsigned.string("replaces_state", previous.pdu.event_id().as_str());
+        unsigned.raw("prev_content", previous.pdu.content().get().as_bytes());
+        unsigned.string("prev_sender", previous.pdu.sender().as_str());
     }
     if let Some(redaction) = record.redacted_by.filter(|_| record.flags.has(EventFlags::REDACTED))
         && let Some(redaction) = rooms.event(reader, room, redaction)?

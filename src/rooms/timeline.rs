@@ -104,6 +104,11 @@ impl PaginationToken {
         Self::after(TimelinePosition::live(position))
     }
 
+    /// The entry that it stands beside.
+    pub(super) const fn position(self) -> TimelinePosition {
+        self.position
+    }
+
     /// Where a range that begins here begins.
     pub const fn lower(self) -> Bound<TimelinePosition> {
         if self.after { Bound::Excluded(self.position) } else { Bound::Included(self.position) }
@@ -143,7 +148,9 @@ fn parse(token: &str) -> Option<PaginationToken> {
         let (epoch, position) = rest.split_once('_')?;
         let is_epoch =
             (1..=16).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let position = position.split_once('.').map_or(position, |(position, _)| position);
+        // What follows is no place: how far messages for a device were told, or the number of an
+        // answer.
+        let position = position.split_once(['.', '_']).map_or(position, |(position, _)| position);
         return is_epoch.then_some(PaginationToken::live(parse_position(position)?));
     }
     let after = token.starts_with('t');

@@ -18,7 +18,10 @@ use super::{
             EmailPurpose, EmailSessionRow, ErasureRow, LoginTokenRow, OwnerRow, ThirdPartyIdRow,
         },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
-        encryption::{BackupKeyRow, BackupVersionRow},
+        encryption::{
+            AppserviceMessageRow, BackupKeyRow, BackupVersionRow, FallbackKeyRow, OneTimeKeyIdRow,
+            OneTimeKeyRow,
+        },
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
         reports::{ReportRow, ReportSubject, UpgradeRow},
@@ -31,12 +34,16 @@ use super::{
     schema::{
         accounts::{ExpiringKey, GuestMemberKey, ThirdPartyIdKey, ThirdPartyOwnerKey},
         appservices::{
-            AppserviceQueueKey, AppserviceRow, AppserviceTransactionKey, NamespaceRow,
-            NetworkRoomKey, QueuedRow, TransactionPartRow,
+            AppserviceDeviceListKey, AppserviceQueueKey, AppserviceRow, AppserviceTransactionKey,
+            DeviceListRow, NamespaceRow, NetworkRoomKey, QueuedRow, TransactionPartRow,
         },
         delayed_events::{DelayedDueKey, DelayedStateKey, DelayedUserKey},
         directory::DirectoryKey,
-        encryption::{BackupKeyKey, BackupVersionKey},
+        encryption::{
+            AppserviceDeviceKey, BackupKeyKey, BackupVersionKey, CrossSigningKeyKey,
+            DeviceAlgorithmKey, DeviceListChangeKey, OneTimeKeyIdKey, OneTimeKeyKey,
+            OwnSignatureChangeKey, SignatureKey, ToDeviceKey, ToDeviceTransactionKey,
+        },
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
@@ -114,6 +121,8 @@ fn the_bytes_are_what_they_were() {
     media_encodings(&mut encodings);
     push_rows(&mut encodings);
     backups(&mut encodings);
+    keys_of_devices(&mut encodings);
+    signatures_and_messages(&mut encodings);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/encodings.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &encodings.0).unwrap();
@@ -133,6 +142,18 @@ fn appservice_rows(encodings: &mut Encodings) {
     encodings.key("AppserviceQueueKey", &key);
     let key = AppserviceTransactionKey { appservice: appservice(), part: 1 };
     encodings.key("AppserviceTransactionKey", &key);
+    let (user_id, device_id) = ("@a:hs1".to_owned(), "D".to_owned());
+    let key =
+        AppserviceDeviceKey { appservice: appservice(), position: POSITION, user_id, device_id };
+    encodings.key("AppserviceDeviceKey", &key);
+    let row = AppserviceMessageRow { counted: true, event: b"{}".to_vec() };
+    encodings.row("AppserviceMessageRow", &row);
+    let key = AppserviceDeviceListKey { appservice: appservice(), position: POSITION, index: 1 };
+    encodings.key("AppserviceDeviceListKey", &key);
+    let changed = DeviceListRow::Changed("@a:hs1".to_owned());
+    encodings.row("DeviceListRow::Changed", &changed);
+    encodings.row("DeviceListRow::Left", &DeviceListRow::Left("@a:hs1".to_owned()));
+    encodings.row("DeviceListRow::Members", &DeviceListRow::Members(ROOM));
     encodings.row("QueuedRow::Event", &QueuedRow::Event(ROOM, EventNid(7)));
     encodings.row("QueuedRow::Receipt", &QueuedRow::Receipt(ROOM));
     let row =
@@ -599,4 +620,58 @@ fn backups(encodings: &mut Encodings) {
         session_data: b"{}".to_vec(),
     };
     encodings.row("BackupKeyRow", &key);
+}
+
+fn signatures_and_messages(encodings: &mut Encodings) {
+    let (user_id, device_id) = (|| "@a:hs1".to_owned(), || "D".to_owned());
+    encodings.key("CrossSigningKeyKey", &CrossSigningKeyKey { user_id: user_id(), usage: 1 });
+    let (target, key_id) = (device_id(), "ed25519:K".to_owned());
+    let key = SignatureKey { user_id: user_id(), signer: user_id(), target, key_id };
+    encodings.key("SignatureKey", &key);
+    let key = OwnSignatureChangeKey { signer: user_id(), user_id: user_id() };
+    encodings.key("OwnSignatureChangeKey", &key);
+    let key = DeviceListChangeKey { position: POSITION, user_id: user_id() };
+    encodings.key("DeviceListChangeKey", &key);
+    let key = ToDeviceKey { user_id: user_id(), device_id: device_id(), position: POSITION };
+    encodings.key("ToDeviceKey", &key);
+    let key = ToDeviceTransactionKey {
+        day: 1,
+        user_id: user_id(),
+        device_id: device_id(),
+        event_type: "m.x".to_owned(),
+        transaction_id: "t".to_owned(),
+    };
+    encodings.key("ToDeviceTransactionKey", &key);
+}
+
+fn keys_of_devices(encodings: &mut Encodings) {
+    let (user_id, device_id, algorithm) =
+        (|| "@a:hs1".to_owned(), || "D".to_owned(), || "x".to_owned());
+    let key = OneTimeKeyKey {
+        user_id: user_id(),
+        device_id: device_id(),
+        algorithm: algorithm(),
+        position: POSITION,
+        index: 5,
+    };
+    encodings.key("OneTimeKeyKey", &key);
+    let key = OneTimeKeyIdKey {
+        user_id: user_id(),
+        device_id: device_id(),
+        algorithm: algorithm(),
+        key_id: "AAA".to_owned(),
+    };
+    encodings.key("OneTimeKeyIdKey", &key);
+    let key =
+        DeviceAlgorithmKey { user_id: user_id(), device_id: device_id(), algorithm: algorithm() };
+    encodings.key("DeviceAlgorithmKey", &key);
+    let (key_id, key) = (|| "AAA".to_owned(), || b"{}".to_vec());
+    encodings.row("OneTimeKeyRow", &OneTimeKeyRow { key_id: key_id(), key: key() });
+    for handed_out in [false, true] {
+        let row = OneTimeKeyIdRow { hash: [9; 32], position: POSITION, index: 5, handed_out };
+        encodings.row("OneTimeKeyIdRow", &row);
+    }
+    for used in [false, true] {
+        encodings.row("FallbackKeyRow", &FallbackKeyRow { key_id: key_id(), key: key(), used });
+    }
 }

@@ -33,6 +33,10 @@ pub const ROOM_DEVICE_LISTS: u8 = 16;
 /// Somebody's membership of a room changed.
 pub const ROOM_MEMBERS: u8 = 17;
 
+/// Something waits for application services that is about devices of their users; a topic of the
+/// whole server, with the number 0.
+pub const APPSERVICE_DEVICES: u8 = 18;
+
 /// A delayed event was handed in or changed; a topic of the whole server, with the number 0.
 pub const DELAYED_EVENTS: u8 = 14;
 

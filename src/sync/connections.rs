@@ -1,6 +1,8 @@
-//! What is remembered of the devices that sync: their open polls, and which members they know.
+//! What is remembered of the devices that sync: their open polls, which members they know, and
+//! which messages they were told.
 //!
-//! All of it may be lost: a poll that ends is asked for again, and a member is told once more.
+//! All of it may be lost: a poll that ends is asked for again, a member is told once more, and the
+//! store is asked whether messages are there that a device has.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -23,6 +25,9 @@ const DEVICES_MAX: usize = 20_000;
 /// Members that are remembered of one device.
 const MEMBERS_MAX: usize = 20_000;
 
+/// Devices of which it is remembered which messages they were told.
+const INBOXES_MAX: usize = 100_000;
+
 /// A user's device.
 pub(crate) type DeviceKey = (OwnedUserId, OwnedDeviceId);
 
@@ -37,6 +42,16 @@ pub(crate) struct Connections(Arc<Inner>);
 struct Inner {
     polls: Mutex<HashMap<OwnedUserId, Polls>>,
     members: Mutex<KnownMembers>,
+    inboxes: Mutex<HashMap<DeviceKey, Inbox>>,
+}
+
+/// The messages for a device.
+#[derive(Clone, Copy, Debug)]
+struct Inbox {
+    /// The last one that it may have been told.
+    told: Position,
+    /// There are none up to here.
+    removed: Position,
 }
 
 /// The open polls of a user, the oldest first.
@@ -155,6 +170,53 @@ impl Connections {
         device.confirmed = since.unwrap_or_default();
         device.told = Some((next, told));
     }
+
+    /// Whether there may be messages for a device up to the position at which its client has them;
+    /// whoever asks removes them. `newest`: the position of now.
+    pub(crate) fn removes_messages(
+        &self,
+        device: &DeviceKey,
+        (until, newest): (Position, Position),
+    ) -> bool {
+        let mut inboxes = self.0.inboxes.lock();
+        if let Some(inbox) = inboxes.get_mut(device) {
+            let removes = inbox.told > inbox.removed && until > inbox.removed;
+            inbox.removed = inbox.removed.max(until);
+            return removes;
+        }
+        make_space(&mut inboxes);
+        // What was told before the start is not known: perhaps all there was.
+        inboxes.insert(device.clone(), Inbox { told: newest, removed: until });
+        true
+    }
+
+    /// Notes that a device is told messages, up to the last one; `None`: there are none.
+    pub(crate) fn tell_messages(&self, device: &DeviceKey, last: Option<Position>) {
+        let mut inboxes = self.0.inboxes.lock();
+        let last = last.unwrap_or_default();
+        if let Some(inbox) = inboxes.get_mut(device) {
+            inbox.told = inbox.told.max(last);
+            return;
+        }
+        make_space(&mut inboxes);
+        inboxes.insert(device.clone(), Inbox { told: last, removed: Position::ZERO });
+    }
+
+    /// Forgets what is known of the messages for a device: they could not be removed.
+    pub(crate) fn forget_messages(&self, device: &DeviceKey) {
+        self.0.inboxes.lock().remove(device);
+    }
+}
+
+/// Forgets some when there are too many. Which ones does not matter: each costs one look.
+fn make_space(inboxes: &mut HashMap<DeviceKey, Inbox>) {
+    if inboxes.len() >= INBOXES_MAX {
+        let mut keep = false;
+        inboxes.retain(|_, _| {
+            keep = !keep;
+            keep
+        });
+    }
 }
 
 impl KnownMembers {
@@ -192,6 +254,33 @@ mod tests {
         assert!(polls[1].ended().now_or_never().is_some(), "the oldest of the user's");
         drop((polls, more, last));
         assert!(connections.0.polls.lock().is_empty());
+    }
+
+    #[test]
+    fn the_store_is_asked_for_messages_only_where_some_may_be() {
+        let connections = Connections::default();
+        let (device, at) = (device("A"), Position::from_u64);
+        connections.tell_messages(&device, None);
+        assert!(!connections.removes_messages(&device, (at(5), at(5))), "nothing was told");
+        connections.tell_messages(&device, Some(at(7)));
+        assert!(!connections.removes_messages(&device, (at(5), at(8))), "it asks once more");
+        assert!(connections.removes_messages(&device, (at(6), at(8))));
+        assert!(connections.removes_messages(&device, (at(8), at(8))), "one is left");
+        assert!(!connections.removes_messages(&device, (at(9), at(9))));
+        connections.tell_messages(&device, Some(at(10)));
+        assert!(connections.removes_messages(&device, (at(12), at(12))));
+        connections.forget_messages(&device);
+        assert!(connections.removes_messages(&device, (at(12), at(12))), "it failed");
+    }
+
+    #[test]
+    fn after_a_restart_the_store_is_asked_until_a_token_of_now_comes() {
+        let connections = Connections::default();
+        let (device, at) = (device("A"), Position::from_u64);
+        assert!(connections.removes_messages(&device, (at(5), at(9))));
+        assert!(!connections.removes_messages(&device, (at(5), at(9))));
+        assert!(connections.removes_messages(&device, (at(9), at(9))));
+        assert!(!connections.removes_messages(&device, (at(11), at(11))));
     }
 
     #[test]

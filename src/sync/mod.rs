@@ -6,6 +6,7 @@
 
 mod connections;
 mod filter;
+mod key_changes;
 pub mod notifier;
 mod room_table;
 pub mod sliding;
@@ -22,19 +23,20 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId, api::client::filter::FilterDefini
 use tokio::time::Instant;
 
 use self::{
-    connections::{Connections, Poll},
+    connections::{Connections, DeviceKey, Poll},
     filter::SyncFilter,
     notifier::Notifier,
     sliding::{connection::SlidingConnections, lists::RoomFacts},
-    streams::Sources,
+    streams::{Sources, key_counts::KnownCounts},
     v3::FilterChoice,
 };
 use crate::{
-    encryption::Encryption,
+    encryption::{Encryption, KeyCounts},
     ephemeral::{Presence, Typing},
     error::ApiError,
     http::SessionId,
     rooms::Rooms,
+    storage::schema,
     users::{
         Liveness, Users, expired_token,
         filters::{CACHE_BYTES_MAX, CACHE_ITEMS},
@@ -59,6 +61,8 @@ struct Inner {
     sliding: SlidingConnections,
     /// What is remembered of rooms for the filters of sliding sync.
     room_facts: RoomFacts,
+    /// How many keys wait for each device.
+    key_counts: KnownCounts,
     /// The epoch of the database.
     epoch: u64,
     /// Stored filters never change.
@@ -102,6 +106,7 @@ impl Sync {
             connections: Connections::default(),
             sliding: SlidingConnections::new(),
             room_facts: RoomFacts::new(),
+            key_counts: KnownCounts::new(),
             epoch,
             filters: Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES_MAX, Weight),
             sessions: Mutex::default(),
@@ -162,6 +167,30 @@ impl Sync {
         let filter = Arc::new(SyncFilter::compile(&stored.definition, interner)?);
         self.0.filters.insert(key, (Arc::clone(&filter), stored.weight()));
         Ok(filter)
+    }
+
+    /// How many keys wait for a device, as of now or later.
+    async fn key_counts(&self, device: &DeviceKey) -> Result<Arc<KeyCounts>, ApiError> {
+        let changed = self.0.notifier.devices_changed(self.0.notifier.user(&device.0));
+        self.0.key_counts.get(self.0.sources.rooms.store(), device, changed).await
+    }
+
+    /// Removes the messages for a device that its client has, once this answers; `newest` is the
+    /// position of now.
+    fn remove_messages(&self, device: &DeviceKey, (until, newest): (Position, Position)) {
+        if !self.0.connections.removes_messages(device, (until, newest)) {
+            return;
+        }
+        let encryption = self.0.sources.encryption.clone();
+        let (connections, device) = (self.0.connections.clone(), device.clone());
+        tokio::spawn(async move {
+            let (user_id, device_id) = (device.0.to_string(), device.1.to_string());
+            let key = schema::users::DeviceKey { user_id, device_id };
+            if let Err(error) = encryption.remove_messages(&key, until).await {
+                tracing::warn!(%error, "messages that a device has could not be removed");
+                connections.forget_messages(&device);
+            }
+        });
     }
 
     /// When the access token that somebody waits with expires; far away where it does not.

@@ -79,6 +79,21 @@ pub(crate) struct News {
     pub(crate) device_lists: Position,
 }
 
+impl News {
+    /// No news, for an answer that has to tell something else.
+    pub(crate) fn none(now: Position) -> Self {
+        Self {
+            now,
+            memberships: Arc::default(),
+            rooms: Vec::new(),
+            account_data: false,
+            presence: false,
+            devices: Position::ZERO,
+            device_lists: Position::ZERO,
+        }
+    }
+}
+
 /// The answer to a look into the table.
 #[derive(Clone, Debug)]
 pub(crate) enum Look {

@@ -2,7 +2,8 @@
 //!
 //! A restore changes the epoch, so that a token of what was lost leads to a full sync and not to
 //! silence. The letter is the version of the format; `rooms::timeline` reads the position of a
-//! token where one stands for a place in a timeline.
+//! token where one stands for a place in a timeline. Where not all messages that waited for the
+//! device were told, a third part says how far they were.
 
 use std::fmt;
 
@@ -17,6 +18,8 @@ pub struct SyncToken {
     pub epoch: u64,
     /// All that was committed up to here has been told.
     pub position: Position,
+    /// Messages for the device were told up to here, and not up to the position.
+    pub inbox: Option<Position>,
 }
 
 impl SyncToken {
@@ -27,14 +30,25 @@ impl SyncToken {
     pub fn parse(text: &str) -> Result<Self, ApiError> {
         let token = || {
             let (epoch, position) = text.strip_prefix('s')?.split_once('_')?;
+            let (position, inbox) = match position.split_once('_') {
+                Some((position, inbox)) => (position, Some(inbox)),
+                None => (position, None),
+            };
             let digits = |text: &str| {
                 !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_hexdigit())
             };
-            if !digits(epoch) || !digits(position) {
+            if !digits(epoch) || !digits(position) || !inbox.is_none_or(digits) {
                 return None;
             }
             let epoch = u64::from_str_radix(epoch, 16).ok()?;
-            Some(Self { epoch, position: Position::from_u64(position.parse().ok()?) })
+            let at = |digits: &str| digits.parse().ok().map(Position::from_u64);
+            let position = at(position)?;
+            let inbox = match inbox {
+                // They are never told beyond everything else.
+                Some(inbox) => Some(at(inbox).filter(|inbox| *inbox < position)?),
+                None => None,
+            };
+            Some(Self { epoch, position, inbox })
         };
         token().ok_or_else(|| ApiError::invalid_param("This is not a token of a sync"))
     }
@@ -44,11 +58,17 @@ impl SyncToken {
     pub fn since(self, epoch: u64, newest: Position) -> Option<Position> {
         (self.epoch == epoch && self.position <= newest).then_some(self.position)
     }
+
+    /// Up to where messages for the device were told.
+    pub fn messages(self) -> Position {
+        self.inbox.unwrap_or(self.position)
+    }
 }
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "s{:x}_{}", self.epoch, self.position)
+        write!(formatter, "s{:x}_{}", self.epoch, self.position)?;
+        self.inbox.map_or(Ok(()), |inbox| write!(formatter, "_{inbox}"))
     }
 }
 
@@ -56,14 +76,19 @@ impl fmt::Display for SyncToken {
 mod tests {
     use super::*;
 
-    const TOKEN: SyncToken = SyncToken { epoch: 0xa5, position: Position::from_u64(42) };
+    const TOKEN: SyncToken =
+        SyncToken { epoch: 0xa5, position: Position::from_u64(42), inbox: None };
 
     #[test]
     fn a_token_reads_as_it_was_written() {
         assert_eq!(TOKEN.to_string(), "sa5_42");
         assert_eq!(SyncToken::parse("sa5_42").unwrap(), TOKEN);
-        let last = SyncToken { epoch: u64::MAX, position: Position::MAX };
+        let last = SyncToken { epoch: u64::MAX, position: Position::MAX, inbox: None };
         assert_eq!(SyncToken::parse(&last.to_string()).unwrap(), last);
+        let cut = SyncToken { inbox: Some(Position::from_u64(7)), ..TOKEN };
+        assert_eq!(cut.to_string(), "sa5_42_7");
+        assert_eq!(SyncToken::parse("sa5_42_7").unwrap(), cut);
+        assert_eq!((cut.messages().as_u64(), TOKEN.messages().as_u64()), (7, 42));
     }
 
     #[test]
@@ -79,7 +104,12 @@ mod tests {
             "s+5_42",
             "sa5_-1",
             "sa5_+1",
-            "sa5_4_2",
+            "sa5_4_",
+            "sa5_4_x",
+            "sa5_4_+2",
+            "sa5_4_2_1",
+            "sa5_4_4",
+            "sa5_4_5",
             "t1_42",
             "s11111111111111111_1",
             "sa5_99999999999999999999",

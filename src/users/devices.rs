@@ -14,13 +14,19 @@ use super::{
 };
 use crate::{
     config::Config,
-    encryption::{device_lists, end_devices},
+    encryption::{
+        device_lists::{Told, mark, settle},
+        end_devices,
+    },
     error::ApiError,
     id::Interner,
     storage::{
         rows::users::{DeviceRow, DeviceSeenRow},
-        schema::users::{
-            ACCESS_TOKENS, DEVICE_TOKENS, DEVICES, DEVICES_SEEN, DeviceKey, REFRESH_FAMILIES,
+        schema::{
+            encryption::DEVICE_KEYS,
+            users::{
+                ACCESS_TOKENS, DEVICE_TOKENS, DEVICES, DEVICES_SEEN, DeviceKey, REFRESH_FAMILIES,
+            },
         },
         topic,
     },
@@ -71,6 +77,8 @@ pub struct Devices {
     interner: Interner,
     sessions: Sessions,
     name_bytes_max: usize,
+    /// Whether others see the names.
+    names_visible: bool,
 }
 
 impl Devices {
@@ -81,7 +89,8 @@ impl Devices {
         config: &Config,
     ) -> Self {
         let name_bytes_max = config.limits.device_name_size_bytes_max;
-        Self { store, interner, sessions, name_bytes_max }
+        let names_visible = config.encryption.device_names_visible;
+        Self { store, interner, sessions, name_bytes_max, names_visible }
     }
 
     /// All devices of a user.
@@ -123,15 +132,47 @@ impl Devices {
             // Without a name there is nothing to change; an empty one takes it away.
             let Some(name) = &name else { return Ok(()) };
             let display_name = Some(name.clone()).filter(|name| !name.is_empty());
+            if display_name == old.display_name {
+                return Ok(());
+            }
             let mut batch = Batch::new();
             batch.check(&DEVICES, &key, Some(&Json(old.clone())));
             batch.put(&DEVICES, &key, &Json(DeviceRow { display_name, ..old }));
             batch.touch(topic::user(topic::USER_DEVICES, self.interner.user(user_id)));
+            let (more, told) = self.tell_name(user_id, key.clone()).await?;
+            batch.append(more);
             if commit(&self.store, batch).await?.is_some() {
-                return Ok(());
+                return match told {
+                    Some(told) => settle(&self.store, self.interner, told).await,
+                    None => Ok(()),
+                };
             }
         }
         Err(busy())
+    }
+
+    /// What a batch holds that gives a device another name: those who see it with the device's keys
+    /// are told.
+    async fn tell_name(
+        &self,
+        user_id: &UserId,
+        key: DeviceKey,
+    ) -> Result<(Batch, Option<Told>), ApiError> {
+        if !self.names_visible {
+            return Ok((Batch::new(), None));
+        }
+        let (interner, user_id) = (self.interner, user_id.to_owned());
+        let read = self.store.read(move |reader| {
+            let mut batch = Batch::new();
+            if !reader.contains(&DEVICE_KEYS, &key)? {
+                // They may come at any time.
+                batch.check_absent(&DEVICE_KEYS, &key);
+                return Ok((batch, None));
+            }
+            let told = mark(reader, &mut batch, interner, &user_id)?;
+            Ok::<_, kv::Error>((batch, Some(told)))
+        });
+        Ok(read.await?)
     }
 
     /// Makes a device that has no session, for an application service. `false`: it is there already.
@@ -206,7 +247,7 @@ pub(super) async fn remove(
         if commit(store, batch).await?.is_some() {
             sessions.forget(&ended);
             if let Some(told) = told {
-                device_lists::settle(store, interner, told).await?;
+                settle(store, interner, told).await?;
             }
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! A bridge as an application service sees itself: a listener that notes what it is told.
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -72,6 +73,10 @@ struct Notes {
     refused: Vec<Received>,
     status: Option<u16>,
     endless: bool,
+    /// What it answers to questions about keys, by path.
+    keys: BTreeMap<&'static str, Value>,
+    /// Those questions.
+    key_questions: Vec<(String, Value)>,
 }
 
 impl Bridge {
@@ -97,6 +102,16 @@ impl Bridge {
         let mut notes = self.notes.lock().unwrap();
         notes.status = None;
         notes.endless = true;
+    }
+
+    /// Answers a question about keys.
+    pub(crate) fn answer_keys(&self, path: &'static str, answer: Value) {
+        self.notes.lock().unwrap().keys.insert(path, answer);
+    }
+
+    /// The questions about keys, by path.
+    pub(crate) fn key_questions(&self) -> Vec<(String, Value)> {
+        self.notes.lock().unwrap().key_questions.clone()
     }
 
     pub(crate) async fn stop(&self) {
@@ -135,6 +150,20 @@ impl Bridge {
         let all = self.transactions();
         let lists = all.iter().filter_map(|one| one.body["ephemeral"].as_array().cloned());
         lists.flatten().collect()
+    }
+
+    /// What its transactions hold under a name, one after the other. One that it knows already, as
+    /// after a crash, says nothing new.
+    pub(crate) fn told(&self, name: &str) -> Vec<Value> {
+        let mut all = self.transactions();
+        all.dedup();
+        all.iter().filter_map(|one| one.body.get(name).cloned()).collect()
+    }
+
+    /// All messages to devices.
+    pub(crate) fn to_device(&self) -> Vec<Value> {
+        let lists = self.told("de.sorunome.msc2409.to_device");
+        lists.iter().flat_map(|list| list.as_array().unwrap().clone()).collect()
     }
 
     /// Waits until something is true.
@@ -177,6 +206,12 @@ async fn answer(State(notes): State<Arc<Mutex<Notes>>>, request: Request) -> Res
         notes.pings.push(body);
     } else if let Some(transaction) = transaction {
         notes.transactions.push(transaction);
+    } else if path.contains("/keys/") {
+        let answer = notes.keys.get(&*path).cloned();
+        notes.key_questions.push((path, body));
+        let unknown = || (StatusCode::NOT_FOUND, json!({ "errcode": "M_UNRECOGNIZED" }));
+        let (status, answer) = answer.map_or_else(unknown, |answer| (StatusCode::OK, answer));
+        return (status, answer.to_string()).into_response();
     } else {
         notes.asked.push(asked);
         return known(&path);

@@ -106,3 +106,16 @@ async fn a_new_name_counts_as_a_message() {
     assert_eq!(name("b").send().await.outcome(), LIMITED);
     assert_eq!(server.delete(&path).token(&alice.token).send().await.outcome(), LIMITED);
 }
+
+#[tokio::test]
+async fn searches_for_users_have_a_limit_of_their_own() {
+    let server = limited(|limits| &mut limits.user_searches, 2).await;
+    let alice = server.register("alice").await;
+    let search = || {
+        let body = json!({ "search_term": "alice" });
+        server.post("v3/user_directory/search", body).token(&alice.token).send()
+    };
+    search().await.ok();
+    search().await.ok();
+    assert_eq!(search().await.outcome(), LIMITED);
+}

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use causerie::media::picture::sniff;
+use causerie::{config::RateLimit, media::picture::sniff};
 use image::{DynamicImage, Frame, ImageFormat, Rgba, RgbaImage, codecs::gif::GifEncoder};
 
 use crate::harness::{Answer, Client, TestServer};
@@ -127,6 +127,26 @@ async fn a_thumbnail_needs_a_size() {
     assert_eq!(of("width=10&height=0").await.outcome(), (400, "M_UNKNOWN"));
     assert_eq!(of("width=10&height=x").await.outcome(), (400, "M_UNKNOWN"));
     assert_eq!(of("width=1&height=1&method=stretch").await.outcome(), (400, "M_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn what_is_made_is_limited_and_what_was_made_is_not() {
+    let server = TestServer::with(|config| {
+        config.media.dynamic_thumbnails = true;
+        config.rate_limits.enabled = true;
+        config.rate_limits.thumbnails = RateLimit { per_second: 0.001, burst: 2 };
+    })
+    .await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let place = alice.upload("image/png", encoded(400, 200, ImageFormat::Png)).await;
+    let sizes = ["width=20&height=20", "width=21&height=21", "width=22&height=22"];
+    for size in &sizes[..2] {
+        thumbnail(&alice, &place, size).await.ok();
+    }
+    assert_eq!(thumbnail(&alice, &place, sizes[2]).await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    thumbnail(&alice, &place, sizes[0]).await.ok();
+    thumbnail(&bob, &place, sizes[2]).await.ok();
+    thumbnail(&alice, &place, sizes[2]).await.ok();
 }
 
 /// The header of a PNG of this size and nothing more.

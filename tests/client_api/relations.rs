@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestServer, encode, ids, text, texts};
+use crate::harness::{Answer, Client, TestServer, encode, ids, text, texts};
 
 /// Sends what relates to an event; answers its id.
 async fn relate(
@@ -518,4 +518,84 @@ async fn a_sync_tells_the_fields_that_are_asked_for() {
     let filter = encode(&json!({ "event_fields": many }).to_string());
     let answer = alice.get(&format!("v3/sync?filter={filter}")).await;
     assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+}
+
+/// Redacts an event with what relates to it in these ways.
+async fn redact_all(user: &Client<'_>, room: &str, event: &str, rel_types: Value) -> Answer {
+    let transaction = user.server.next_transaction();
+    let path = format!("v3/rooms/{room}/redact/{}/{transaction}", encode(event));
+    let answer = user.put(&path, json!({ "with_rel_types": rel_types })).await;
+    if answer.status == 200 {
+        let again = user.put(&path, json!({ "with_rel_types": rel_types })).await;
+        assert_eq!(again.ok(), answer.body, "the same transaction");
+    }
+    answer
+}
+
+async fn is_redacted(user: &Client<'_>, room: &str, event: &str) -> bool {
+    user.event(room, event).await.ok()["unsigned"]["redacted_because"].is_object()
+}
+
+#[tokio::test]
+async fn what_relates_to_an_event_is_redacted_with_it() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let event = alice.send(&room, "secret").await;
+    let edits = [
+        edit(&alice, &room, &event, "a secret").await,
+        edit(&alice, &room, &event, "the secret").await,
+    ];
+    let of_edit = edit(&alice, &room, &edits[0], "no").await;
+    let of_other = edit(&bob, &room, &event, "not mine").await;
+    let reaction = react(&bob, &room, &event, "👍").await;
+    let answer = redact_all(&bob, &room, &event, json!(["*"])).await;
+    assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"));
+    assert!(!is_redacted(&alice, &room, &reaction).await);
+    redact_all(&alice, &room, &event, json!(["m.replace", "org.other"])).await.ok();
+    for redacted in [&event, &edits[0], &edits[1]] {
+        assert!(is_redacted(&bob, &room, redacted).await);
+    }
+    // Neither is a valid edit of the event, and reactions were not named.
+    for left in [&of_edit, &of_other, &reaction] {
+        assert!(!is_redacted(&bob, &room, left).await);
+    }
+    let because = bob.event(&room, &edits[0]).await.ok()["unsigned"]["redacted_because"].clone();
+    assert_eq!(because["sender"], json!(alice.id()));
+
+    let start = bob.send(&room, "a thread").await;
+    let replies = [reply(&bob, &room, &start, "1").await, reply(&alice, &room, &start, "2").await];
+    let vote = refer(&bob, &room, &start).await;
+    redact_all(&bob, &room, &start, json!(["*"])).await.ok();
+    assert!(is_redacted(&alice, &room, &replies[0]).await);
+    assert!(is_redacted(&alice, &room, &vote).await);
+    assert!(!is_redacted(&alice, &room, &replies[1]).await, "it is another's");
+    assert_eq!(bundle(&alice, &room, &start).await["m.thread"]["count"], json!(1));
+    redact_all(&alice, &room, &start, json!(["m.thread"])).await.ok();
+    assert!(is_redacted(&alice, &room, &replies[1]).await, "a moderator may");
+
+    let versions = server.get("versions").send().await.ok();
+    assert_eq!(versions["unstable_features"]["org.matrix.msc3912"], json!(true));
+}
+
+#[tokio::test]
+async fn the_types_that_are_redacted_are_names() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let room = alice.public_room().await;
+    let event = alice.send(&room, "hi").await;
+    let vote = refer(&alice, &room, &event).await;
+    let many = vec!["m.reference"; 51];
+    let answer = redact_all(&alice, &room, &event, json!(many)).await;
+    assert_eq!(answer.outcome(), (400, "M_INVALID_PARAM"));
+    let answer = redact_all(&alice, &room, &event, json!("m.reference")).await;
+    assert_eq!(answer.outcome(), (400, "M_BAD_JSON"));
+    redact_all(&alice, &room, &event, json!([])).await.ok();
+    assert!(!is_redacted(&alice, &room, &vote).await);
+    // Redacted twice, and by the name that clients use so far.
+    let path = format!("v3/rooms/{room}/redact/{}/again", encode(&event));
+    let body = json!({ "org.matrix.msc3912.with_relations": ["m.reference"] });
+    alice.put(&path, body).await.ok();
+    assert!(is_redacted(&alice, &room, &vote).await);
 }

@@ -2,7 +2,7 @@
 //!
 //! The one follows step by step; the other looks through windows that grow and shrink, loses
 //! answers and asks again. In the end both have the same rooms, state, newest events, counts,
-//! account data and receipts.
+//! account data and receipts, and got the same messages for all devices in the same order.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::{Client, TestServer, encode, ids, text},
     sliding::{pos, slide},
+    to_device::put,
 };
 
 const ROOMS: usize = 4;
@@ -26,6 +27,7 @@ enum Step {
     Read(usize, usize),
     Data(Option<usize>, u8),
     Redact(usize),
+    Tell(usize),
     Sync,
     Slide { range_end: usize, limit: usize, open: Option<usize>, twice: bool },
 }
@@ -53,6 +55,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (proptest::option::of(room.clone()), any::<u8>())
             .prop_map(|(room, value)| Step::Data(room, value)),
         1 => room.clone().prop_map(Step::Redact),
+        3 => user.clone().prop_map(Step::Tell),
         3 => Just(Step::Sync),
         5 => slide.prop_map(|(range_end, limit, open, twice)| Step::Slide { range_end, limit, open, twice }),
     ];
@@ -78,6 +81,8 @@ struct Known {
     knocks: BTreeMap<String, Value>,
     data: BTreeMap<(String, String), Value>,
     receipts: BTreeMap<(String, String), String>,
+    messages: Vec<Value>,
+    inbox: Option<String>,
     token: Option<String>,
 }
 
@@ -124,6 +129,7 @@ impl Known {
         let told = client.sync_with(self.token.as_deref(), query).await;
         self.token = Some(text(&told["next_batch"]));
         self.take_data("", &told["account_data"]["events"]);
+        self.messages.extend(list(&told["to_device"]["events"]).cloned());
         let rooms = |section: &str| told["rooms"][section].as_object().cloned().unwrap_or_default();
         for (id, told) in rooms("leave") {
             self.forget(&id);
@@ -161,6 +167,8 @@ impl Known {
     fn take_slide(&mut self, told: &Value, own: &str) {
         self.token = Some(pos(told));
         let extensions = &told["extensions"];
+        self.messages.extend(list(&extensions["to_device"]["events"]).cloned());
+        self.inbox = Some(text(&extensions["to_device"]["next_batch"]));
         self.take_data("", &extensions["account_data"]["global"]);
         for (id, events) in extensions["account_data"]["rooms"].as_object().unwrap() {
             self.take_data(id, events);
@@ -219,9 +227,12 @@ impl Known {
     }
 }
 
-/// A server with three users, one of whom has two clients, and four rooms of the first.
+/// A server with three users, one of whom has two devices, and four rooms of the first.
 struct World<'a> {
     users: [Client<'a>; 3],
+    /// The second user's device that uses sliding sync.
+    second: Client<'a>,
+    sent: usize,
     rooms: Vec<String>,
     last_events: Vec<Option<String>>,
     /// What the second user's clients know.
@@ -280,6 +291,11 @@ impl World<'_> {
                     self.users[0].try_redact(&self.rooms[room], event).await;
                 }
             }
+            Step::Tell(user) => {
+                self.sent += 1;
+                let messages = json!({ self.users[1].id(): { "*": { "n": self.sent } } });
+                put(&self.users[user], &self.sent.to_string(), messages).await.ok();
+            }
             Step::Sync => self.classic.sync(&self.users[1].clone()).await,
             Step::Slide { range_end, limit, open, twice } => {
                 self.slide((range_end, limit, open), twice).await;
@@ -292,13 +308,21 @@ impl World<'_> {
         (range_end, limit, open): (usize, usize, Option<usize>),
         twice: bool,
     ) {
-        let bob = self.users[1].clone();
+        let bob = self.second.clone();
+        let mut to_device = json!({ "enabled": true, "limit": 3 });
+        if let Some(inbox) = &self.sliding.inbox {
+            to_device["since"] = json!(inbox);
+        }
         let list = json!({
             "ranges": [[0, range_end]], "timeline_limit": limit, "required_state": self.required,
         });
         let mut body = json!({
             "lists": { "all": list },
-            "extensions": { "account_data": { "enabled": true }, "receipts": { "enabled": true } },
+            "extensions": {
+                "account_data": { "enabled": true },
+                "receipts": { "enabled": true },
+                "to_device": to_device,
+            },
         });
         if let Some(open) = open {
             let wish = json!({ "timeline_limit": 10, "required_state": self.required });
@@ -316,7 +340,15 @@ impl World<'_> {
     async fn compare(&mut self) {
         self.classic.sync(&self.users[1].clone()).await;
         self.slide((99, 3, None), false).await;
+        // Messages come in pages of three here.
+        while self.sliding.messages.len() < self.classic.messages.len() {
+            let before = self.sliding.messages.len();
+            self.slide((99, 3, None), false).await;
+            assert!(self.sliding.messages.len() > before, "messages got lost");
+        }
         let (classic, sliding) = (&self.classic, &self.sliding);
+        assert_eq!(classic.messages, sliding.messages);
+        assert_eq!(classic.messages.len(), self.sent);
         let rooms = |known: &Known| known.joined.keys().cloned().collect::<Vec<_>>();
         assert_eq!(rooms(classic), rooms(sliding), "joined rooms");
         assert_eq!(classic.invites, sliding.invites);
@@ -359,6 +391,7 @@ async fn run(steps: Vec<Step>, all_state: bool) {
     let server = TestServer::new().await;
     let users =
         [server.client("alice").await, server.client("bob").await, server.client("carol").await];
+    let second = server.device_of("bob").await;
     let mut rooms = Vec::new();
     for preset in ["public_chat", "public_chat", "private_chat", "public_chat"] {
         let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
@@ -386,7 +419,9 @@ async fn run(steps: Vec<Step>, all_state: bool) {
     let last_events = vec![None; ROOMS];
     let (classic, sliding) = Default::default();
     let redacted = [false; ROOMS];
-    let mut world = World { users, rooms, last_events, classic, sliding, required, redacted };
+    let sent = 0;
+    let mut world =
+        World { users, second, sent, rooms, last_events, classic, sliding, required, redacted };
     for (number, step) in steps.iter().enumerate() {
         world.step(step).await;
         if number % 17 == 16 {

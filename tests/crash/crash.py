@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from author import Author, Reader, quoted
+from keys import Phones
 from ledger import Ledger, Report
 from server import Dropped, Refused, Server
 from verify import Verifier
@@ -31,6 +32,7 @@ def arguments():
     parser.add_argument("--seed", type=int, help="of the moments and of what is written")
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--rooms", type=int, default=4)
+    parser.add_argument("--phones", type=int, default=4, help="devices with keys; 0 or 2 and more")
     parser.add_argument("--kill-after", type=float, nargs=2, default=(0.3, 3.0), metavar="S")
     parser.add_argument("--set", action="append", default=[], help="a further setting")
     parser.add_argument("--json", type=Path, help="where the figures go too")
@@ -71,6 +73,7 @@ class Folder:
         self.verifier = Verifier(
             self.server, self.ledger, self.report, self.authors, self.reader
         )
+        self.phones = Phones(self.server, self.ledger, self.report, options.phones, rooms[0])
 
     def cycle(self, options, seed):
         """Write, kill, check the remains, restart, check again."""
@@ -79,6 +82,8 @@ class Folder:
         for author in self.authors:
             own = random.Random(f"{seed} {author.name}")
             threads.append(threading.Thread(target=author.write, args=(own,)))
+        for work, own in self.phones.threads(lambda name: random.Random(f"{seed} {name}")):
+            threads.append(threading.Thread(target=work, args=(own,)))
         for thread in threads:
             thread.start()
         time.sleep(rng.uniform(*options.kill_after))
@@ -89,16 +94,18 @@ class Folder:
             thread.join()
         self._fsck(copied=True)
         self.report.ready_ms.append(self.server.start())
-        for author in self.authors:
+        for writer in (*self.authors, *self.phones.phones):
             try:
-                author.settle()
+                writer.settle()
             except Refused as error:
-                self.report.fault("other", f"{author.name}, settling: {error}")
+                self.report.fault("other", f"{writer.name}, settling: {error}")
         self.verifier.after_restart()
+        self.phones.after_restart()
 
     def end(self):
         """The last look at all of it, a clean stop, and a last fsck."""
         self.verifier.whole()
+        self.phones.whole()
         trouble = self.server.stop()
         self.report.check(trouble is None, "other", f"the server: {trouble}")
         self._fsck(copied=False)
@@ -160,6 +167,9 @@ def summary(options, report, clean, seconds):
           f"{options.rooms} rooms, {seconds:.0f} s")
     print(f"  acknowledged  {done['events']} events ({done['state']} of state), "
           f"{done['account data']} account data, {done['rooms']} rooms, {done['users']} users")
+    print(f"  of {options.phones} phones   {done['one-time keys']} one-time keys, {done['claims']} claimed, "
+          f"{done['messages']} messages to devices, {done['backups']} keys in backups, "
+          f"{done['renames']} names of devices")
     print(f"  under way at the kill and settled after it: {done['repeated']}")
     print(f"  checks        {done['checks']}")
     print("  wrong         " + ", ".join(f"{what} {number}" for what, number in wrong.items()))

@@ -70,6 +70,7 @@ class Report:
         self.done = dict.fromkeys(
             ("events", "state", "account data", "rooms", "users", "repeated", "checks"), 0
         )
+        self.done |= dict.fromkeys(("one-time keys", "claims", "messages", "backups", "renames"), 0)
         self.wrong = dict.fromkeys(("lost", "doubled", "changed", "other id", "fsck", "other"), 0)
         self.ready_ms = []
         self.shown = 0

@@ -28,7 +28,7 @@ impl TestServer {
         Client { server: self, user: self.login(name).await }
     }
 
-    fn next_transaction(&self) -> u64 {
+    pub(crate) fn next_transaction(&self) -> u64 {
         self.transactions.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -8,6 +8,7 @@
 
 mod client;
 mod crowd;
+mod keys;
 mod measure;
 mod media;
 mod people;
@@ -59,6 +60,9 @@ struct Options {
     /// Measures only what clients read, large files and idle polls.
     #[arg(long)]
     reads_only: bool,
+    /// Measures only what encryption asks for.
+    #[arg(long, conflicts_with = "reads_only")]
+    keys_only: bool,
     /// A further setting of the server.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -95,6 +99,12 @@ async fn main() -> Result<()> {
 
 /// All there is to measure, on servers of our own.
 async fn of_binary(options: &Options, report: &mut Report) -> Result<()> {
+    if !options.reads_only {
+        of_keys(options, report).await?;
+    }
+    if options.keys_only {
+        return Ok(());
+    }
     of_reads(options, report).await?;
     if options.reads_only {
         return Ok(());
@@ -132,6 +142,21 @@ async fn of_binary(options: &Options, report: &mut Report) -> Result<()> {
         server.stop().await?;
     }
     Ok(())
+}
+
+/// What encryption asks for, on a server of its own.
+async fn of_keys(options: &Options, report: &mut Report) -> Result<()> {
+    let settings = ["encryption.signed_device_keys_only=false"];
+    let mut server = Server::start(options, &settings).await?;
+    let process = Some(server.process);
+    let world = keys::prepare(server.address).await?;
+    let outcome = world.measure(options.duration(), process).await?;
+    report.section(&format!("{} devices of {} users", keys::USERS * keys::DEVICES, keys::USERS));
+    report.rate(&format!("query, {} KiB", outcome.query_bytes / 1024), &outcome.query);
+    report.rate("claim of a key of each", &outcome.claim);
+    report.rate("a message to each", &outcome.fan_out);
+    report.memory("resident", server.process.resident_bytes()?);
+    server.stop().await
 }
 
 /// What clients read, on a server of its own.

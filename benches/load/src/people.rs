@@ -22,6 +22,9 @@ pub(crate) const EVENTS_PER_CHANNEL: usize = 6;
 /// Passwords are hashed on all cores of the server, so a few registrations go on at once.
 const REGISTRATIONS_AT_ONCE: usize = 8;
 
+/// The password of everybody.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
 /// How many users were registered: each has a number of its own.
 static REGISTERED: AtomicUsize = AtomicUsize::new(0);
 
@@ -57,7 +60,7 @@ impl Person {
         // The process id makes the names fresh on a server that was measured before.
         let body = json!({
             "username": format!("load-{}-{number}", process::id()),
-            "password": "correct horse battery staple",
+            "password": PASSWORD,
             "auth": { "type": "m.login.dummy" },
         });
         let answer = client.post("/v3/register", &body).await?;

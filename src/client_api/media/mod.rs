@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::{ThumbnailMethod, ThumbnailSize},
     error::ApiError,
-    http::{BODY_IDLE_MAX, NoAuth, RawRequest, Requester, check_encoding},
+    http::{BODY_IDLE_MAX, Context, NoAuth, RawRequest, Requester, check_encoding},
     media::{self, Found, Media, NewMedia, Thumbnail, Wait, Wanted},
     storage::{rows::media::MediaKind, schema::media::MediaKey},
 };
@@ -137,10 +137,11 @@ pub async fn get_content_legacy(
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediathumbnailservernamemediaid>
 pub async fn get_content_thumbnail(
     app: Arc<ClientApi>,
-    _auth: Requester,
+    auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    Ok(answer::contained(thumbnail(&app, &asked(request)).await))
+    let may_make = || app.limits_of(&auth).thumbnails.check(&auth.user_id);
+    Ok(answer::contained(thumbnail(&app, &asked(request), may_make).await))
 }
 
 /// `GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`
@@ -152,8 +153,10 @@ pub async fn get_content_thumbnail_legacy(
     _auth: NoAuth,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
+    let address = Context::of(&request.head.extensions).address;
+    let may_make = || app.limits.thumbnails.check(address.limit_key());
     let answer = match check_legacy(&app) {
-        Ok(()) => thumbnail(&app, &asked(request)).await,
+        Ok(()) => thumbnail(&app, &asked(request), may_make).await,
         Err(error) => Err(error),
     };
     Ok(answer::contained(answer))
@@ -187,10 +190,14 @@ async fn download(app: &ClientApi, request: &Asked) -> Result<Response, ApiError
     Ok(answer::of(&described, &reading, Body::from_stream(content.parts)))
 }
 
-async fn thumbnail(app: &ClientApi, request: &Asked) -> Result<Response, ApiError> {
+async fn thumbnail(
+    app: &ClientApi,
+    request: &Asked,
+    may_make: impl FnOnce() -> Result<(), ApiError>,
+) -> Result<Response, ApiError> {
     let wanted = wanted(&request.head)?;
     let found = find(app, request).await?;
-    let thumbnail = app.media.thumbnail(&found, wanted).await?;
+    let thumbnail = app.media.thumbnail(&found, wanted, may_make).await?;
     let (content_type, size_bytes) = match &*thumbnail {
         Thumbnail::Original { content_type } => ((*content_type).to_owned(), found.size_bytes()),
         Thumbnail::Made { content_type, size_bytes, .. } => (content_type.clone(), *size_bytes),

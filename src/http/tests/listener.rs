@@ -98,6 +98,35 @@ async fn t99_slow_and_large_heads_end_the_connection() {
 }
 
 #[tokio::test]
+async fn http_2_is_known_by_its_first_bytes_however_they_come() {
+    let (address, _stop, _serving) = start_tcp().await;
+    let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // An empty frame of settings.
+    begin.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    for pieces in [1, 3, begin.len()] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in begin.chunks(begin.len().div_ceil(pieces)) {
+            stream.write_all(piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame).await.unwrap();
+        assert_eq!(frame[3], 4, "the server's settings, {pieces} pieces");
+    }
+    // So is what only begins alike, and a head that comes byte by byte.
+    for text in ["PRI * HTTP/1.1\r\nHost: hs1\r\n\r\n", GET] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for byte in text.as_bytes() {
+            stream.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 "), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn t86_a_large_body_is_refused_by_its_announcement() {
     let (address, _stop, _serving) = start_tcp().await;
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -18,8 +18,12 @@ pub struct OneTimeKeyRow {
 pub struct OneTimeKeyIdRow {
     /// The SHA-256 of the key's canonical JSON.
     pub hash: [u8; 32],
-    /// Where it waits, as position and index of its upload; `None`: it was handed out.
-    pub place: Option<(Position, u16)>,
+    /// When it was uploaded.
+    pub position: Position,
+    /// Its place among those that were uploaded with it.
+    pub index: u16,
+    /// Whether it was handed out; otherwise it waits.
+    pub handed_out: bool,
 }
 
 /// A fallback key.
@@ -31,6 +35,15 @@ pub struct FallbackKeyRow {
     pub key: Vec<u8>,
     /// Whether it was handed out.
     pub used: bool,
+}
+
+/// A message for a device that waits for an application service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppserviceMessageRow {
+    /// Whether it counts as one that waits for the device, which does not get it otherwise.
+    pub counted: bool,
+    /// The event as JSON, as the device gets it.
+    pub event: Vec<u8>,
 }
 
 /// A version of a backup.
@@ -90,18 +103,16 @@ impl Value for OneTimeKeyIdRow {
     fn encode(&self, writer: &mut ValueWriter) {
         writer.u8(1);
         writer.raw(&self.hash);
-        if let Some((position, index)) = self.place {
-            writer.position(position);
-            writer.u16(index);
-        }
+        writer.position(self.position);
+        writer.u16(self.index);
+        writer.u8(self.handed_out.into());
     }
 
     fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
         reader.version(1)?;
         let hash = reader.array()?;
-        let place =
-            if reader.is_empty() { None } else { Some((reader.position()?, reader.u16()?)) };
-        Ok(Self { hash, place })
+        let (position, index) = (reader.position()?, reader.u16()?);
+        Ok(Self { hash, position, index, handed_out: reader.u8()? != 0 })
     }
 }
 
@@ -117,6 +128,20 @@ impl Value for FallbackKeyRow {
         reader.version(1)?;
         let used = reader.u8()? != 0;
         Ok(Self { used, key_id: reader.string()?, key: reader.rest().to_vec() })
+    }
+}
+
+impl Value for AppserviceMessageRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        writer.u8(1);
+        writer.u8(self.counted.into());
+        writer.raw(&self.event);
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        reader.version(1)?;
+        let counted = reader.u8()? != 0;
+        Ok(Self { counted, event: reader.rest().to_vec() })
     }
 }
 

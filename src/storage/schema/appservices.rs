@@ -1,5 +1,5 @@
 //! Tables of application services. Owners: `appservices` (tags 32 and up of family `gl`) and
-//! `appservice_sender` (tags 120 and up of family `us`).
+//! `appservice_sender` (tags 120 and up, and 212, of family `us`).
 
 use std::fmt;
 
@@ -28,6 +28,16 @@ key_structs! {
         position: Position,
     }
 
+    /// Something about device lists that waits to be told to an application service.
+    pub struct AppserviceDeviceListKey {
+        /// The application service.
+        appservice: String,
+        /// When it was committed.
+        position: Position,
+        /// Its place among what was found at once.
+        index: u32,
+    }
+
     /// A part of the transaction that is on its way to an application service.
     pub struct AppserviceTransactionKey {
         /// The application service.
@@ -53,6 +63,10 @@ pub const APPSERVICE_TRANSACTIONS: Table<AppserviceTransactionKey, TransactionPa
 /// Up to where commits were looked at for application services, under the key 0.
 pub const APPSERVICE_CURSOR: Table<u8, Position> =
     Table::new("appservice_cursor", US, 122, "appservice_sender");
+
+/// Whose device lists application services are to be told of, in the order of the changes.
+pub const APPSERVICE_DEVICE_LISTS: Table<AppserviceDeviceListKey, DeviceListRow> =
+    Table::new("appservice_device_lists", US, 212, "appservice_sender");
 
 /// A registration. The token that the application service shows is kept as its hash alone; the one
 /// that it is shown must be known.
@@ -144,6 +158,50 @@ impl Value for QueuedRow {
             1 => Ok(Self::Event(RoomNid(reader.u64()?), EventNid(reader.u32()?))),
             2 => Ok(Self::Receipt(RoomNid(reader.u64()?))),
             _ => Err(DecodeError("what waits is neither an event nor a receipt")),
+        }
+    }
+}
+
+/// Whose devices an application service is to look at again, or no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceListRow {
+    /// The user's devices changed, or the user is new in a room that concerns it.
+    Changed(String),
+    /// The user is in none of its rooms any more.
+    Left(String),
+    /// Its users are new in the room, so that it did not know the members.
+    Members(RoomNid),
+}
+
+impl Value for DeviceListRow {
+    fn encode(&self, writer: &mut ValueWriter) {
+        match self {
+            Self::Changed(user_id) => {
+                writer.u8(1);
+                writer.raw(user_id.as_bytes());
+            }
+            Self::Left(user_id) => {
+                writer.u8(2);
+                writer.raw(user_id.as_bytes());
+            }
+            Self::Members(room) => {
+                writer.u8(3);
+                writer.u64(room.0);
+            }
+        }
+    }
+
+    fn decode(reader: &mut ValueReader<'_>) -> Result<Self, DecodeError> {
+        let kind = reader.u8()?;
+        if kind == 3 {
+            return Ok(Self::Members(RoomNid(reader.u64()?)));
+        }
+        let user_id = String::from_utf8(reader.rest().to_vec());
+        let user_id = user_id.map_err(|_| DecodeError("a user id is not UTF-8"))?;
+        match kind {
+            1 => Ok(Self::Changed(user_id)),
+            2 => Ok(Self::Left(user_id)),
+            _ => Err(DecodeError("an unknown change of device lists")),
         }
     }
 }

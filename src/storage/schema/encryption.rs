@@ -5,8 +5,8 @@ use kv::{Json, Position, Table, key_structs};
 
 use super::{GL, US, users::DeviceKey};
 use crate::storage::rows::encryption::{
-    BackupKeyRow, BackupVersionRow, DehydratedDeviceRow, FallbackKeyRow, OneTimeKeyIdRow,
-    OneTimeKeyRow,
+    AppserviceMessageRow, BackupKeyRow, BackupVersionRow, DehydratedDeviceRow, FallbackKeyRow,
+    OneTimeKeyIdRow, OneTimeKeyRow,
 };
 
 key_structs! {
@@ -66,6 +66,14 @@ key_structs! {
         key_id: String,
     }
 
+    /// A user whose master key somebody signed.
+    pub struct OwnSignatureChangeKey {
+        /// The user who signed.
+        signer: String,
+        /// The user whose key it is.
+        user_id: String,
+    }
+
     /// A user by the time at which something about their devices or cross-signing keys last changed.
     pub struct DeviceListChangeKey {
         /// When.
@@ -98,6 +106,18 @@ key_structs! {
         transaction_id: String,
     }
 
+    /// Something about a device that an application service is to be told.
+    pub struct AppserviceDeviceKey {
+        /// The application service.
+        appservice: String,
+        /// When it was committed.
+        position: Position,
+        /// The user id.
+        user_id: String,
+        /// The device id.
+        device_id: String,
+    }
+
     /// A version of a user's backup of keys.
     pub struct BackupVersionKey {
         /// The user id.
@@ -128,6 +148,10 @@ pub const ONE_TIME_KEYS: Table<OneTimeKeyKey, OneTimeKeyRow> =
 /// again is not handed out again.
 pub const ONE_TIME_KEY_IDS: Table<OneTimeKeyIdKey, OneTimeKeyIdRow> =
     Table::new("one_time_key_ids", US, 162, "encryption");
+/// How many of these ids are remembered for each device; there is a row for each that ever uploaded a
+/// one-time key.
+pub const ONE_TIME_KEY_ID_COUNTS: Table<DeviceKey, u32> =
+    Table::new("one_time_key_id_counts", US, 180, "encryption");
 /// How many one-time keys wait. A counter, so that claims do not stand in each other's way.
 pub const ONE_TIME_KEY_COUNTS: Table<DeviceAlgorithmKey, i64> =
     Table::new("one_time_key_counts", US, 163, "encryption");
@@ -143,6 +167,9 @@ pub const CROSS_SIGNING_KEYS: Table<CrossSigningKeyKey, Vec<u8>> =
 /// Signatures that were uploaded on their own.
 pub const SIGNATURES: Table<SignatureKey, Vec<u8>> =
     Table::new("signatures", US, 167, "encryption");
+/// When a user last signed the master key of somebody else, which only their own devices learn.
+pub const OWN_SIGNATURE_CHANGES: Table<OwnSignatureChangeKey, Position> =
+    Table::new("own_signature_changes", US, 185, "encryption");
 /// When something about each user's devices or cross-signing keys last changed.
 pub const DEVICE_LISTS: Table<String, Position> = Table::new("device_lists", US, 168, "encryption");
 /// The same in the order of the changes: one row for each user, so that it does not grow for ever.
@@ -156,6 +183,12 @@ pub const TO_DEVICE_COUNTS: Table<DeviceKey, i64> =
 /// The transactions of the last days: the same again sends nothing.
 pub const TO_DEVICE_TRANSACTIONS: Table<ToDeviceTransactionKey, ()> =
     Table::new("to_device_transactions", US, 172, "encryption");
+/// Messages for devices that wait for application services, in the order in which they were sent.
+pub const APPSERVICE_TO_DEVICE: Table<AppserviceDeviceKey, AppserviceMessageRow> =
+    Table::new("appservice_to_device", US, 210, "encryption");
+/// Devices of whose counts of keys application services are to be told.
+pub const APPSERVICE_KEY_COUNTS: Table<AppserviceDeviceKey, ()> =
+    Table::new("appservice_key_counts", US, 211, "encryption");
 /// The versions of backups. The last one stays when it is deleted, until there is a later one:
 /// numbers are not given twice.
 pub const BACKUP_VERSIONS: Table<BackupVersionKey, BackupVersionRow> =

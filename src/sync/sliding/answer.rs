@@ -6,12 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use kv::Position;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Serialize, Serializer};
 
-use super::request::{DeviceToken, Extensions, Scope};
-use crate::sync::streams::{ClientEvent, unread::UnreadCounts};
+use super::request::{Extensions, Scope};
+use crate::{
+    encryption::KeyCounts,
+    sync::streams::{
+        ClientEvent, device_lists::DeviceLists, to_device::ToldMessages, unread::UnreadCounts,
+    },
+};
 
 /// The whole answer.
 #[derive(Debug, Default, Serialize)]
@@ -29,6 +33,8 @@ impl Answer {
     pub(super) fn is_empty(&self) -> bool {
         let Self { rooms, extensions, .. } = self;
         rooms.is_empty()
+            && extensions.to_device.as_ref().is_none_or(|messages| messages.events.is_empty())
+            && extensions.e2ee.as_ref().is_none_or(|e2ee| e2ee.lists.is_empty())
             && extensions.account_data.as_ref().is_none_or(AccountData::is_empty)
             && extensions.receipts.as_ref().is_none_or(|receipts| receipts.rooms.is_empty())
             && extensions.typing.as_ref().is_none_or(|typing| typing.rooms.is_empty())
@@ -135,12 +141,13 @@ pub(super) struct ExtensionAnswers {
 }
 
 impl ExtensionAnswers {
-    /// What those that are on answer when there is nothing to tell.
-    pub(super) fn nothing(wanted: &Extensions, now: Position) -> Self {
+    /// What those that are on answer when there is nothing to tell. `inbox` is the token of the
+    /// messages that the client has.
+    pub(super) fn nothing(wanted: &Extensions, inbox: String) -> Self {
         let on = |scope: &Option<Scope>| scope.as_ref().map(|_| Ephemeral::default());
         Self {
-            to_device: wanted.to_device.as_ref().map(|since| ToDevice::nothing(since, now)),
-            e2ee: wanted.e2ee.then(E2ee::without_keys),
+            to_device: wanted.to_device.map(|_| ToDevice::nothing(inbox)),
+            e2ee: wanted.e2ee.then(E2ee::default),
             account_data: wanted.account_data.as_ref().map(|_| AccountData::default()),
             receipts: on(&wanted.receipts),
             typing: on(&wanted.typing),
@@ -149,46 +156,41 @@ impl ExtensionAnswers {
     }
 }
 
-/// Messages for the device. The server keeps none yet.
+/// Messages for the device.
 #[derive(Debug, Serialize)]
 pub(super) struct ToDevice {
     pub(super) next_batch: String,
     pub(super) events: Vec<ClientEvent>,
+    /// What of them was told; `None`: they were not read.
+    #[serde(skip)]
+    pub(super) told: Option<ToldMessages>,
 }
 
 impl ToDevice {
-    /// No messages after a token.
-    fn nothing(since: &DeviceToken, now: Position) -> Self {
-        let next_batch = since.0.clone().unwrap_or_else(|| now.to_string());
-        Self { next_batch, events: Vec::new() }
+    fn nothing(next_batch: String) -> Self {
+        Self { next_batch, events: Vec::new(), told: None }
     }
 }
 
-/// What encryption needs. The server keeps no keys yet.
-#[derive(Debug, Serialize)]
+/// What encryption needs. All of it is in every answer, also what is empty or zero: clients make keys
+/// when there are none.
+#[derive(Debug, Default, Serialize)]
 pub(super) struct E2ee {
     #[serde(rename = "device_lists")]
-    lists: DeviceLists,
+    pub(super) lists: DeviceLists,
     #[serde(rename = "device_one_time_keys_count")]
-    one_time_keys_count: BTreeMap<&'static str, u64>,
+    one_time_keys_count: BTreeMap<String, u64>,
     #[serde(rename = "device_unused_fallback_key_types")]
     unused_fallback_key_types: Vec<String>,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct DeviceLists {
-    changed: Vec<String>,
-    left: Vec<String>,
-}
-
 impl E2ee {
-    /// What a device without keys is told. The count is there also when it is zero: clients then
-    /// make keys.
-    fn without_keys() -> Self {
+    /// The same with the counts of the device's keys.
+    pub(super) fn with_keys(self, keys: &KeyCounts) -> Self {
         Self {
-            lists: DeviceLists::default(),
-            one_time_keys_count: BTreeMap::from([("signed_curve25519", 0)]),
-            unused_fallback_key_types: Vec::new(),
+            one_time_keys_count: keys.one_time_keys.clone(),
+            unused_fallback_key_types: keys.unused_fallback_key_types.clone(),
+            ..self
         }
     }
 }

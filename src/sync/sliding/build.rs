@@ -6,10 +6,13 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use kv::Position;
+
 use super::{
     answer::{Answer, ListAnswer, RoomAnswer},
     connection::{Base, Delta, Kind, Told},
     lists::{self, RoomFacts, Target},
+    pos::device_token,
     request::Wanted,
 };
 use crate::{
@@ -23,12 +26,34 @@ use crate::{
     },
 };
 
+/// What the client has of the messages for its device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inbox {
+    /// The epoch of the database.
+    pub(super) epoch: u64,
+    /// Those up to here; `None`: none.
+    pub(super) since: Option<Position>,
+}
+
+impl Inbox {
+    /// Whether only what came after the last answer can be new to the client.
+    pub(super) fn goes_on_from(self, base: &Base) -> bool {
+        self.since.is_some_and(|since| base.inbox.is_some_and(|told| since >= told))
+    }
+
+    /// The token of the messages that the client has; where it has none, they begin now.
+    pub(super) fn token(self, now: Position) -> String {
+        device_token(self.epoch, self.since.unwrap_or(now))
+    }
+}
+
 /// The building of one answer.
 pub(super) struct Build<'a> {
     pub(super) step: Step<'a>,
     pub(super) wanted: &'a Arc<Wanted>,
     pub(super) base: &'a Base,
     pub(super) delta: Delta,
+    pub(super) inbox: Inbox,
     /// The rooms that the user's account data calls direct.
     pub(super) direct: HashSet<RoomNid>,
     /// The number of the type `m.room.member`.
@@ -42,7 +67,7 @@ impl<'a> Build<'a> {
     pub(super) fn new(
         step: Step<'a>,
         wanted: &'a Arc<Wanted>,
-        base: &'a Base,
+        (base, inbox): (&'a Base, Inbox),
     ) -> Result<Self, ApiError> {
         let direct = lists::direct_rooms(&step)?;
         let member_type = step.interner().event_type("m.room.member");
@@ -50,7 +75,7 @@ impl<'a> Build<'a> {
         let invites_changed = base.position.is_some_and(|told| changed > told);
         let mut delta = Delta::none(base, step.now);
         delta.wanted = Arc::clone(wanted);
-        Ok(Self { step, wanted, base, delta, direct, member_type, invites_changed })
+        Ok(Self { step, wanted, base, delta, inbox, direct, member_type, invites_changed })
     }
 
     /// The answer and what the client knows with it.
@@ -74,7 +99,7 @@ impl<'a> Build<'a> {
                 answer.rooms.insert(room.id.clone(), told);
             }
         }
-        self.extensions(&mut answer.extensions, (&entries, &targets))?;
+        self.extensions(&mut answer.extensions, (&entries, &targets), news)?;
         self.forget_gone(news);
         self.delta.members = std::mem::take(&mut self.step.told);
         Ok((answer, self.delta))

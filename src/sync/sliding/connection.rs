@@ -90,6 +90,11 @@ pub(super) struct Base {
     pub(super) account_data: bool,
     /// Up to where thread subscriptions were told.
     pub(super) threads: Option<Position>,
+    /// Up to where device lists were told; it stays while the extension is off, so that they are told
+    /// from there when it is on again.
+    pub(super) device_lists: Option<Position>,
+    /// Up to where messages for the device were told, when those are all that there were.
+    pub(super) inbox: Option<Position>,
 }
 
 impl Default for Base {
@@ -103,6 +108,8 @@ impl Default for Base {
             generations: [1; 3],
             account_data: false,
             threads: None,
+            device_lists: None,
+            inbox: None,
         }
     }
 }
@@ -120,6 +127,8 @@ pub(super) struct Delta {
     pub(super) generations: [u32; 3],
     pub(super) account_data: bool,
     pub(super) threads: Option<Position>,
+    pub(super) device_lists: Option<Position>,
+    pub(super) inbox: Option<Position>,
 }
 
 impl Delta {
@@ -135,6 +144,8 @@ impl Delta {
             generations: base.generations,
             account_data: base.account_data,
             threads: base.threads,
+            device_lists: base.device_lists,
+            inbox: base.inbox,
         }
     }
 
@@ -161,6 +172,8 @@ impl Base {
         self.generations = delta.generations;
         self.account_data = delta.account_data;
         self.threads = delta.threads;
+        self.device_lists = delta.device_lists;
+        self.inbox = delta.inbox;
     }
 
     /// O(rooms), like the sorting of the lists that comes with every answer.

@@ -1,5 +1,5 @@
-//! The extensions of sliding sync: account data, receipts, typing, thread subscriptions, and the
-//! empty shapes of what encryption will bring.
+//! The extensions of sliding sync: account data, receipts, typing, thread subscriptions, messages
+//! for the device and what else encryption needs.
 //!
 //! What changes in a room that the extension is not on for, or that the client does not know, is
 //! not lost: the room is marked, and all of it is told once the room comes into the scope.
@@ -9,11 +9,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use kv::Position;
 
 use super::{
-    answer::{AccountData, Ephemeral, ExtensionAnswers, Subscribed, Threads, Unsubscribed},
-    build::Build,
+    answer::{
+        AccountData, E2ee, Ephemeral, ExtensionAnswers, Subscribed, Threads, ToDevice, Unsubscribed,
+    },
+    build::{Build, Inbox},
     connection::Told,
     lists::{Entry, Target},
-    pos::thread_token,
+    pos::{device_token, thread_token},
     request::Scope,
 };
 use crate::{
@@ -22,8 +24,12 @@ use crate::{
     rooms::Room,
     storage::rows::Membership,
     sync::{
-        room_table::RoomPositions,
-        streams::{ClientEvent, plain_event, receipts, typing},
+        room_table::{News, RoomPositions},
+        streams::{
+            ClientEvent, device_lists, plain_event, receipts,
+            to_device::{self, ToldMessages},
+            typing,
+        },
     },
     users::ThreadSubscription,
 };
@@ -47,6 +53,7 @@ impl Build<'_> {
         &mut self,
         answers: &mut ExtensionAnswers,
         (entries, targets): (&[Entry], &[Target]),
+        news: &News,
     ) -> Result<(), ApiError> {
         let wanted = Arc::clone(self.wanted);
         let wanted = &wanted.extensions;
@@ -57,7 +64,14 @@ impl Build<'_> {
                 self.delta.generations[place] = self.base.generations[place].wrapping_add(1).max(1);
             }
         }
-        *answers = ExtensionAnswers::nothing(wanted, self.step.now);
+        *answers = ExtensionAnswers::nothing(wanted, self.inbox.token(self.step.now));
+        match (wanted.to_device, &mut answers.to_device) {
+            (Some(limit), Some(answer)) => self.messages(answer, limit, news)?,
+            _ => self.delta.inbox = None,
+        }
+        if let Some(answer) = &mut answers.e2ee {
+            self.device_lists(answer, news)?;
+        }
         self.delta.account_data = wanted.account_data.is_some();
         if let Some(scope) = &wanted.account_data {
             answers.account_data = Some(self.account_data(scope, targets)?);
@@ -77,6 +91,38 @@ impl Build<'_> {
             Some(limit) => answers.threads = Some(self.threads(limit)?),
             None => self.delta.threads = None,
         }
+        Ok(())
+    }
+
+    /// The messages for the device, read only where there may be some that the client has not.
+    fn messages(
+        &mut self,
+        answer: &mut ToDevice,
+        limit: usize,
+        news: &News,
+    ) -> Result<(), ApiError> {
+        let Inbox { epoch, since } = self.inbox;
+        let told_at = self.base.position.unwrap_or_default();
+        if self.inbox.goes_on_from(self.base) && news.devices <= told_at {
+            return Ok(());
+        }
+        let page = to_device::read(&self.step, since, limit)?;
+        let told = page.last.or(since).unwrap_or(self.step.now);
+        self.delta.inbox = (!page.has_more).then_some(told);
+        answer.told = Some(ToldMessages::from(&page));
+        answer.next_batch = device_token(epoch, told);
+        answer.events = page.events;
+        Ok(())
+    }
+
+    /// Whose devices changed. A client that begins asks for the devices of those whom it has to do
+    /// with, and so it does when it begins anew on an unknown `pos`; else it relies on being told
+    /// every change, also those of the time while the extension was off.
+    fn device_lists(&mut self, answer: &mut E2ee, news: &News) -> Result<(), ApiError> {
+        if let Some(since) = self.base.device_lists {
+            answer.lists = device_lists::read(&self.step, since, news)?;
+        }
+        self.delta.device_lists = Some(self.step.now);
         Ok(())
     }
 

@@ -40,7 +40,10 @@ const NAME_BYTES_MAX: usize = 255;
 /// The most events of one timeline.
 const TIMELINE_LIMIT_MAX: u64 = 100;
 /// Changes of thread subscriptions in one answer, at most and where the client does not say.
-const THREADS_MAX: u64 = 100;
+const THREADS_MAX: usize = 100;
+
+/// Messages for the device in one answer, at most and where the client does not say.
+const MESSAGES_MAX: usize = crate::sync::streams::to_device::PAGE_MAX;
 
 /// Which state of a room is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,14 +106,11 @@ pub(super) struct Scope {
     pub(super) rooms: Vec<RoomNid>,
 }
 
-/// The token of the messages for the device that the client has, if it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DeviceToken(pub(super) Option<String>);
-
 /// The extensions that are on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extensions {
-    pub(super) to_device: Option<DeviceToken>,
+    /// How many messages at most.
+    pub(super) to_device: Option<usize>,
     pub(super) e2ee: bool,
     pub(super) account_data: Option<Scope>,
     pub(super) receipts: Option<Scope>,
@@ -207,6 +207,13 @@ impl<'a> Wishes<'a> {
 }
 
 impl Wanted {
+    /// Whether rooms are looked at, be it only to note what an extension does not tell now.
+    pub(super) fn looks_at_rooms(&self) -> bool {
+        let Extensions { account_data, receipts, typing, .. } = &self.extensions;
+        let is_on = [account_data, receipts, typing].into_iter().any(Option::is_some);
+        is_on || !self.lists.is_empty() || !self.subscriptions.is_empty()
+    }
+
     /// How much memory it takes, in entries of about 100 bytes.
     pub(super) fn weight(&self) -> usize {
         let list = |list: &List| {
@@ -296,13 +303,11 @@ impl Extensions {
             check_name("The token of the extension to_device", since)?;
         }
         let threads = &extensions.thread_subscriptions;
-        let limit = threads.limit.map_or(THREADS_MAX, |limit| u64::from(limit).min(THREADS_MAX));
-        let limit = usize::try_from(limit).expect("the limit was just clamped");
         Ok(Self {
             to_device: to_device
                 .enabled
                 .unwrap_or_default()
-                .then(|| DeviceToken(to_device.since.clone())),
+                .then(|| clamped(to_device.limit, MESSAGES_MAX)),
             e2ee: extensions.e2ee.enabled.unwrap_or_default(),
             account_data: scope(
                 account_data.enabled,
@@ -313,9 +318,18 @@ impl Extensions {
                 (receipts.lists.as_deref(), receipts.rooms.as_deref()),
             )?,
             typing: scope(typing.enabled, (typing.lists.as_deref(), typing.rooms.as_deref()))?,
-            threads: threads.enabled.unwrap_or_default().then_some(limit.max(1)),
+            threads: threads
+                .enabled
+                .unwrap_or_default()
+                .then(|| clamped(threads.limit, THREADS_MAX)),
         })
     }
+}
+
+/// A limit: at least one and at most `most`, which is also that of a client that does not say.
+fn clamped(limit: Option<ruma::UInt>, most: usize) -> usize {
+    let limit = limit.and_then(|limit| usize::try_from(u64::from(limit)).ok());
+    limit.unwrap_or(most).clamp(1, most)
 }
 
 /// The lists and rooms that an extension names.

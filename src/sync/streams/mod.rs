@@ -5,11 +5,13 @@
 
 pub(crate) mod account_data;
 pub(crate) mod device_lists;
+pub(crate) mod key_counts;
 pub(crate) mod presence;
 pub(crate) mod receipts;
 pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod timeline;
+pub(crate) mod to_device;
 pub(crate) mod typing;
 pub(crate) mod unread;
 
@@ -89,7 +91,16 @@ impl Step<'_> {
 
     /// What the reader was to a room at a state.
     pub(crate) fn membership_at(&self, room: &Room, at: StateRef) -> Result<Membership, ApiError> {
-        let key = self.own_member_key();
+        self.membership_of(room, at, self.own_member_key())
+    }
+
+    /// What the user with this state key was to a room at a state.
+    pub(crate) fn membership_of(
+        &self,
+        room: &Room,
+        at: StateRef,
+        key: StateKeyNid,
+    ) -> Result<Membership, ApiError> {
         let Some(event) = room_state::lookup(self.reader, room.nid, at, key)? else {
             return Ok(Membership::None);
         };

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Serialize;
 
-use crate::sync::streams::{ClientEvent, summary::Summary, unread::UnreadCounts};
+use crate::sync::streams::{
+    ClientEvent, device_lists::DeviceLists, summary::Summary, to_device::ToldMessages,
+    unread::UnreadCounts,
+};
 
 /// A list of events.
 #[derive(Debug, Default, Serialize)]
@@ -40,15 +43,27 @@ pub(super) struct Answer {
     pub(super) account_data: Events,
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub(super) presence: Events,
-    /// How many one-time keys the device has left: the server keeps none yet. Clients read an empty
-    /// map as "nothing new", and some want the field.
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(super) to_device: Events,
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    pub(super) device_lists: DeviceLists,
+    /// In every answer: some clients take what is missing for zero, and upload keys for ever.
     pub(super) device_one_time_keys_count: BTreeMap<String, u64>,
+    /// In every answer: where it is missing, clients take it that the server has no fallback keys.
+    pub(super) device_unused_fallback_key_types: Vec<String>,
+    /// What was told of the messages for the device; `None`: they were not read.
+    #[serde(skip)]
+    pub(super) told_messages: Option<ToldMessages>,
 }
 
 impl Answer {
     /// Whether it tells anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.account_data.is_empty() && self.presence.is_empty()
+        self.rooms.is_empty()
+            && self.account_data.is_empty()
+            && self.presence.is_empty()
+            && self.to_device.is_empty()
+            && self.device_lists.is_empty()
     }
 }
 
@@ -188,7 +203,11 @@ mod tests {
     fn an_answer_without_news_is_short() {
         let answer = Answer { next_batch: "sa_1".to_owned(), ..Answer::default() };
         assert!(answer.is_empty());
-        let json = json!({"next_batch": "sa_1", "device_one_time_keys_count": {}});
+        let json = json!({
+            "next_batch": "sa_1",
+            "device_one_time_keys_count": {},
+            "device_unused_fallback_key_types": [],
+        });
         assert_eq!(serde_json::to_value(answer).unwrap(), json);
     }
 }

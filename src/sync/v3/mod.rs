@@ -25,12 +25,13 @@ use super::{
     streams::{
         Step,
         account_data::{self, AccountData},
-        presence,
+        device_lists, presence,
+        to_device::{self, ToldMessages},
     },
     token::SyncToken,
 };
 use crate::{
-    ephemeral::PresenceState,
+    ephemeral::{PresenceState, Syncing},
     error::ApiError,
     http::SessionId,
     id::RoomNid,
@@ -83,6 +84,10 @@ struct Asked {
     device: DeviceKey,
     /// `None`: the client begins.
     since: Option<Position>,
+    /// The messages that the client has; `None`: none.
+    inbox: Option<Position>,
+    /// Whether not all messages were told that waited at `since`.
+    inbox_cut: bool,
     full_state: bool,
     state_form: StateForm,
     filter: Arc<SyncFilter>,
@@ -101,31 +106,69 @@ struct Build<'a> {
 
 impl Sync {
     /// Answers `GET /sync` as JSON.
-    pub async fn v3(&self, request: Request) -> Result<Vec<u8>, ApiError> {
+    ///
+    /// What comes before the wait and between its wake-ups is boxed, here and in `poll`: thousands
+    /// wait, each with the space of the largest thing that is not.
+    pub async fn v3(&self, request: Box<Request>) -> Result<Vec<u8>, ApiError> {
+        let session = request.session;
+        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        let (asked, _syncing) = Box::pin(self.begin(request)).await?;
+        let (answer, told, next) = self.poll(&asked, &session, deadline).await?;
+        Box::pin(self.finish(&asked, answer, (told, next))).await
+    }
+
+    /// Notes what is told, and adds what every answer tells.
+    async fn finish(
+        &self,
+        asked: &Asked,
+        answer: Answer,
+        (told, next): (Members, Position),
+    ) -> Result<Vec<u8>, ApiError> {
+        self.0.connections.tell_members(&asked.device, asked.since, (next, told));
+        if let Some(messages) = answer.told_messages {
+            self.0.connections.tell_messages(&asked.device, messages.last);
+        }
+        let keys = self.key_counts(&asked.device).await?;
+        let cut = answer.told_messages.filter(|messages| messages.has_more);
+        let inbox = cut.and_then(|messages| messages.last);
+        let token = SyncToken { epoch: self.0.epoch, position: next, inbox };
+        let answer = Answer {
+            next_batch: token.to_string(),
+            device_one_time_keys_count: keys.one_time_keys.clone(),
+            device_unused_fallback_key_types: keys.unused_fallback_key_types.clone(),
+            ..answer
+        };
+        serde_json::to_vec(&answer).map_err(ApiError::internal)
+    }
+
+    /// Reads a request, and notes that the device syncs until the guard is dropped.
+    async fn begin(&self, request: Box<Request>) -> Result<(Asked, Option<Syncing>), ApiError> {
+        let request = *request;
         let token = request.since.as_deref().map(SyncToken::parse).transpose()?;
         let filter = self.filter(&request.user_id, request.filter).await?;
         // Whatever was answered before this request came must be seen by it.
         let newest = self.0.sources.rooms.store().position();
         self.0.notifier.wait_until(newest).await;
         let since = token.and_then(|token| token.since(self.0.epoch, newest));
+        let token = token.filter(|_| since.is_some());
         let device = (request.user_id, request.device_id);
         let asked = Asked {
             known: self.0.connections.members(&device, since),
             device,
             since,
+            inbox: token.map(SyncToken::messages),
+            inbox_cut: token.is_some_and(|token| token.inbox.is_some()),
             full_state: request.full_state,
             state_form: request.state_form,
             filter,
         };
-        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        if let Some(inbox) = asked.inbox {
+            self.remove_messages(&asked.device, (inbox, newest));
+        }
         let (user_id, device_id) = &asked.device;
         let presence = &self.0.sources.presence;
-        let _syncing = presence.syncs(user_id, device_id, request.presence).await?;
-        let (answer, told, next) = self.poll(&asked, &request.session, deadline).await?;
-        self.0.connections.tell_members(&asked.device, since, (next, told));
-        let token = SyncToken { epoch: self.0.epoch, position: next };
-        let answer = Answer { next_batch: token.to_string(), ..answer };
-        serde_json::to_vec(&answer).map_err(ApiError::internal)
+        let syncing = presence.syncs(user_id, device_id, request.presence).await?;
+        Ok((asked, syncing))
     }
 
     /// Waits until there is something to tell, or until the time is over.
@@ -141,25 +184,14 @@ impl Sync {
         let mut poll = None;
         let session_end = self.session_end(session);
         let mut since = asked.since;
+        let mut inbox_cut = asked.inbox_cut;
         loop {
             changes.borrow_and_update();
-            self.check_session(user_id, session).await?;
-            let now = match self.0.notifier.look(user_id, since).await? {
-                Look::Nothing(now) if !asked.full_state => now,
-                look => {
-                    let news = match look {
-                        Look::News(news) => news,
-                        // Everything is wanted, so everything is news.
-                        Look::Nothing(_) => self.everything(user_id).await?,
-                    };
-                    let now = news.now;
-                    let (answer, told) = self.build(asked, since, news).await?;
-                    if !answer.is_empty() || asked.since.is_none() || asked.full_state {
-                        return Ok((answer, told, now));
-                    }
-                    now
-                }
-            };
+            let again = (since, std::mem::take(&mut inbox_cut));
+            let (found, now) = Box::pin(self.tell(asked, session, again)).await?;
+            if let Some((answer, told)) = found {
+                return Ok((answer, told, now));
+            }
             since = Some(now);
             if Instant::now() >= deadline || *stopped.borrow() {
                 return Ok((Answer::default(), Members::new(), now));
@@ -169,12 +201,44 @@ impl Sync {
             tokio::select! {
                 // The sender lives as long as `self`.
                 _ = changes.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(deadline.min(session_end)) => {}
                 () = poll.ended() => return Ok((Answer::default(), Members::new(), now)),
                 _ = stopped.changed() => {}
-                () = tokio::time::sleep_until(session_end) => return Err(expired_token()),
+            }
+            if Instant::now() >= session_end {
+                return Err(expired_token());
             }
         }
+    }
+
+    /// Whether keys of the device were taken or uploaded since then.
+    async fn keys_changed(&self, asked: &Asked, since: Option<Position>) -> Result<bool, ApiError> {
+        let changed = self.key_counts(&asked.device).await?.changed;
+        Ok(since.is_none_or(|since| changed > since))
+    }
+
+    /// What there is to tell since then, if anything, and what that is true at. With `inbox_cut`, more
+    /// messages wait for the device than were told before.
+    async fn tell(
+        &self,
+        asked: &Asked,
+        session: &SessionId,
+        (since, inbox_cut): (Option<Position>, bool),
+    ) -> Result<(Option<(Answer, Members)>, Position), ApiError> {
+        let (user_id, _) = &asked.device;
+        self.check_session(user_id, session).await?;
+        let news = match self.0.notifier.look(user_id, since).await? {
+            Look::Nothing(now) if !asked.full_state && !inbox_cut => return Ok((None, now)),
+            Look::News(news) => news,
+            // Everything is wanted, so everything is news.
+            Look::Nothing(_) if asked.full_state => self.everything(user_id).await?,
+            Look::Nothing(now) => News::none(now),
+        };
+        let now = news.now;
+        let (answer, told) = self.build(asked, since, news).await?;
+        let whole = asked.since.is_none() || asked.full_state;
+        let is_wanted = whole || !answer.is_empty() || self.keys_changed(asked, since).await?;
+        Ok((is_wanted.then_some((answer, told)), now))
     }
 
     pub(super) async fn everything(&self, user_id: &OwnedUserId) -> Result<News, ApiError> {
@@ -243,6 +307,7 @@ impl Build<'_> {
             answer.account_data = std::mem::take(&mut self.account_data.global).into();
         }
         answer.presence = presence::read(&self.step, self.since, news)?.into();
+        self.add_devices(&mut answer, news)?;
         let mut joined: BTreeMap<RoomNid, RoomPositions> = news.rooms.iter().copied().collect();
         let changed: Vec<RoomNid> = self.account_data.rooms.keys().copied().collect();
         for room in changed {
@@ -270,6 +335,21 @@ impl Build<'_> {
             }
         }
         Ok(answer)
+    }
+
+    /// Adds the messages for the device, and whose devices changed.
+    fn add_devices(&self, answer: &mut Answer, news: &News) -> Result<(), ApiError> {
+        let Asked { inbox, inbox_cut, .. } = *self.request;
+        if inbox_cut || self.since.is_none_or(|since| news.devices > since) {
+            let page = to_device::read(&self.step, inbox, to_device::PAGE_MAX)?;
+            answer.told_messages = Some(ToldMessages::from(&page));
+            answer.to_device = page.events.into();
+        }
+        // A client that begins asks for the devices of those whom it has to do with.
+        if let Some(since) = self.since {
+            answer.device_lists = device_lists::read(&self.step, since, news)?;
+        }
+        Ok(())
     }
 
     /// Whether the user changed from whom they want invites: then those that were held back may be

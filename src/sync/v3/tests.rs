@@ -1,8 +1,11 @@
 //! `GET /sync` against rooms and users on the memory engine.
 
 mod counts;
+mod device_lists;
+mod device_lists_model;
 mod flows;
 mod gaps;
+mod messages;
 mod polls;
 
 use std::sync::Arc;
@@ -40,6 +43,7 @@ struct Server {
     store: Store,
     rooms: Rooms,
     users: Users,
+    encryption: Encryption,
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
@@ -89,8 +93,9 @@ impl Server {
         let typing = Typing::new(store.clone());
         let receipts = Receipts::new(store.clone());
         let told = (typing.clone(), presence);
-        let sync = Sync::start((rooms.clone(), users.clone(), encryption), told, EPOCH);
-        Self { store, rooms, users, typing, receipts, sync }
+        let parts = (rooms.clone(), users.clone(), encryption.clone());
+        let sync = Sync::start(parts, told, EPOCH);
+        Self { store, rooms, users, encryption, typing, receipts, sync }
     }
 
     async fn client(&self, name: &str) -> Client {
@@ -180,27 +185,30 @@ impl Server {
         since: Option<&str>,
         how: How,
     ) -> Result<Value, ApiError> {
+        let body = self.sync.v3(Box::new(client.request(since, how))).await?;
+        Ok(serde_json::from_slice(&body).unwrap())
+    }
+}
+
+impl Client {
+    fn request(&self, since: Option<&str>, how: How) -> Request {
         let filter = match how.filter {
             Value::Null => None,
             filter => Some(FilterChoice::Inline(Box::new(serde_json::from_value(filter).unwrap()))),
         };
-        let request = Request {
-            user_id: client.user_id.clone(),
-            device_id: client.device_id.clone(),
-            session: client.session,
+        Request {
+            user_id: self.user_id.clone(),
+            device_id: self.device_id.clone(),
+            session: self.session,
             since: since.map(str::to_owned),
             filter,
             timeout: Duration::from_millis(how.timeout_ms),
             full_state: how.full_state,
             state_form: how.state_form,
             presence: None,
-        };
-        let body = self.sync.v3(request).await?;
-        Ok(serde_json::from_slice(&body).unwrap())
+        }
     }
-}
 
-impl Client {
     fn change(&self, target: &Self) -> Change {
         Change {
             sender: self.user_id.clone(),
@@ -217,11 +225,7 @@ fn token(answer: &Value) -> String {
 
 /// Whether an answer tells nothing.
 fn is_empty(answer: &Value) -> bool {
-    answer
-        .as_object()
-        .unwrap()
-        .keys()
-        .all(|key| ["next_batch", "device_one_time_keys_count"].contains(&key.as_str()))
+    answer.as_object().unwrap().keys().all(|key| key == "next_batch" || key.starts_with("device_"))
 }
 
 /// A joined room of an answer.

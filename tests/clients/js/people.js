@@ -15,7 +15,7 @@ export const { Direction, NotificationCountType, ThreadFilterType } = sdk;
 // How long a condition may take to come through the running client.
 const WAIT_MS = 20_000;
 
-const silence = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, log() {} };
+export const silence = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, log() {} };
 silence.getChild = () => silence;
 // Parts of the SDK log past the logger that a client is given; the checks speak for themselves.
 console.debug = console.info = console.warn = () => {};

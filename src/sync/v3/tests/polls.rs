@@ -1,15 +1,16 @@
 //! Long polls, and what is told but not kept.
 
-use ruma::events::receipt::ReceiptThread;
+use ruma::{api::client::sync::sync_events::v5, events::receipt::ReceiptThread};
 
 use super::*;
 use crate::{
     ephemeral::{NewReceipt, Thread, reading::readable_place},
     storage::schema::ephemeral::ReceiptKind,
+    sync::sliding::Caller,
     users::Selection,
 };
 
-const LONG: How = How {
+pub(super) const LONG: How = How {
     filter: Value::Null,
     timeout_ms: 30_000,
     full_state: false,
@@ -32,6 +33,21 @@ async fn a_sync_without_news_reads_nothing() {
     let after = server.store.counters();
     assert!(is_empty(&answer));
     assert_eq!((after.gets, after.seeks), (before.gets, before.seeks));
+}
+
+/// Thousands wait at once: see the doc of [`Sync::v3`].
+#[tokio::test]
+async fn what_waits_is_small() {
+    let server = Server::new();
+    let alice = server.client("alice").await;
+    let request = alice.request(None, How::default());
+    assert!(size_of_val(&server.sync.v3(Box::new(request))) <= 1_280);
+    let caller = Caller {
+        user_id: alice.user_id.clone(),
+        device_id: alice.device_id.clone(),
+        session: alice.session,
+    };
+    assert!(size_of_val(&server.sync.sliding(caller, Box::new(v5::Request::new()))) <= 1_152);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Element X's stack (`matrix-sdk-ui`) against the real server, over sliding sync.
 //!
 //! `sdk URL` registers its own users, runs the scenario and closes with `sdk: N passed, M failed`.
-//! Waiting is always a bounded loop until a condition holds.
+//! Waiting is always a bounded loop until a condition holds. `sdk URL driver` does what it is told.
 
+mod driver;
 mod features;
 mod person;
 mod tally;
@@ -36,7 +37,10 @@ const HISTORY: usize = 70;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let url = std::env::args().nth(1).context("usage: sdk URL")?;
+    let url = std::env::args().nth(1).context("usage: sdk URL [driver]")?;
+    if std::env::args().nth(2).as_deref() == Some("driver") {
+        return driver::run(&url).await;
+    }
     let mut tally = Tally::default();
     let outcome = scenario(&url, &mut tally).await;
     if let Err(error) = &outcome {

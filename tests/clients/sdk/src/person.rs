@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use matrix_sdk::{
-    Client, Room, ThreadingSupport,
+    Client, ClientBuilder, Room, ThreadingSupport,
     authentication::matrix::MatrixSession,
     ruma::{
         OwnedUserId, RoomId,
@@ -118,9 +118,13 @@ impl Person {
 }
 
 async fn client(url: &str) -> Result<Client> {
-    let builder = Client::builder().homeserver_url(url);
-    let builder = builder.sliding_sync_version_builder(VersionBuilder::DiscoverNative);
-    let builder =
-        builder.with_threading_support(ThreadingSupport::Enabled { with_subscriptions: true });
-    Ok(builder.build().await?)
+    Ok(builder(url).build().await?)
+}
+
+/// What every client is made from.
+pub(crate) fn builder(url: &str) -> ClientBuilder {
+    Client::builder()
+        .homeserver_url(url)
+        .sliding_sync_version_builder(VersionBuilder::DiscoverNative)
+        .with_threading_support(ThreadingSupport::Enabled { with_subscriptions: true })
 }

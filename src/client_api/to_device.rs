@@ -1,0 +1,30 @@
+//! Messages to devices.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging>
+
+use std::sync::Arc;
+
+use ruma::api::client::to_device::send_event_to_device;
+
+use super::ClientApi;
+use crate::{encryption::to_device::Outgoing, error::ApiError, http::Requester};
+
+/// `PUT /_matrix/client/v3/sendToDevice/{eventType}/{txnId}`
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3sendtodeviceeventtypetxnid>
+///
+/// At most 64 KiB for each content. Suspended users may send: they verify their devices by it.
+pub(super) async fn send_event_to_device(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: send_event_to_device::v3::Request,
+) -> Result<send_event_to_device::v3::Response, ApiError> {
+    let outgoing = Outgoing {
+        sender: auth.user_id,
+        device_id: auth.device_id,
+        event_type: request.event_type.to_string(),
+        transaction_id: request.txn_id.to_string(),
+        messages: request.messages,
+    };
+    app.encryption.send_to_devices(outgoing).await?;
+    Ok(send_event_to_device::v3::Response::new())
+}
