@@ -14,6 +14,7 @@ mod bridge;
 mod config;
 mod delayed_events;
 mod device;
+mod device_lists;
 mod discovery;
 mod email;
 mod erasure;
