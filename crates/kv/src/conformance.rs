@@ -49,22 +49,34 @@ const ROOM: Topic = Topic { space: 1, id: 7 };
 struct Subject {
     store: Store,
     faults: IoFault,
-    _directory: Option<tempfile::TempDir>,
+    directory: Option<tempfile::TempDir>,
 }
 
 impl Subject {
     fn memory() -> Self {
         let faults = IoFault::new();
         let store = Store::memory_with_faults(&FAMILIES, Some(faults.clone()));
-        Self { store, faults, _directory: None }
+        Self { store, faults, directory: None }
     }
 
     fn rocksdb() -> Self {
+        Self::rocksdb_in(tempfile::tempdir().unwrap())
+    }
+
+    fn rocksdb_in(directory: tempfile::TempDir) -> Self {
         let faults = IoFault::new();
-        let directory = tempfile::tempdir().unwrap();
         let options = EngineOptions { faults: Some(faults.clone()), ..EngineOptions::default() };
         let store = Store::open(directory.path(), &FAMILIES, &options).unwrap();
-        Self { store, faults, _directory: Some(directory) }
+        Self { store, faults, directory: Some(directory) }
+    }
+
+    /// What `write` wrote, on disk and not in memory, where there is a difference.
+    async fn with_cold_cache(self, write: impl AsyncFnOnce(&Store)) -> Self {
+        write(&self.store).await;
+        let Some(directory) = self.directory else { return self };
+        self.store.close().unwrap();
+        drop(self.store);
+        Self::rocksdb_in(directory)
     }
 }
 

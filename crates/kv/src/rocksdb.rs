@@ -268,11 +268,21 @@ impl View<'_> {
         keys: &[Vec<u8>],
         read: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Fault> {
-        let family = self.engine.family(family);
+        let handle = self.engine.family(family);
         let (sorted, options) = (keys.is_sorted(), self.options());
-        let values = self.engine.db.batched_multi_get_cf_opt(family, keys, sorted, &options);
+        let values = self.engine.db.batched_multi_get_cf_opt(handle, keys, sorted, &options);
         for (index, value) in values.into_iter().enumerate() {
-            read(index, value?.as_deref());
+            match value? {
+                // RocksDB says so too of a row in a block that is not in memory, whether the row is
+                // there or not. Asked for by itself it says that it does not know.
+                Some(value) if value.is_empty() && self.tier == Tier::Memory => {
+                    let known = self.get(family, &keys[index], |value| read(index, Some(value)))?;
+                    if known.is_none() {
+                        read(index, None);
+                    }
+                }
+                value => read(index, value.as_deref()),
+            }
         }
         Ok(())
     }

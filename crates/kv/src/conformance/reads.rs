@@ -13,6 +13,7 @@ use crate::{Batch, Direction, Error, Table};
 
 on_both!(
     finds_rows,
+    finds_rows_that_are_not_in_memory,
     scans_ranges,
     stops_a_visit,
     finds_the_last_at_or_before,
@@ -41,6 +42,31 @@ async fn finds_rows(subject: Subject) {
     let found = reader.get_many(&NAMES, &keys).unwrap();
     assert_eq!(found, [Some(b"c".to_vec()), None, Some(b"a".to_vec()), Some(b"c".to_vec())]);
     assert!(reader.get_many(&NAMES, &[]).unwrap().is_empty());
+}
+
+/// Large rows, each in a block of its own, of which the first one alone was read before: what is asked
+/// for together is as it is asked for one by one.
+async fn finds_rows_that_are_not_in_memory(subject: Subject) {
+    let subject = subject.with_cold_cache(async |store| {
+        let mut batch = Batch::new();
+        for number in (0..400_u32).step_by(2) {
+            let value = if number % 100 == 0 { Vec::new() } else { vec![7; 3_000] };
+            batch.put(&DIGESTS, &number.to_be_bytes(), &value);
+        }
+        commit(store, batch).await.unwrap();
+    });
+    let subject = subject.await;
+    let store = &subject.store;
+    store.read(|reader| reader.get(&DIGESTS, &0_u32.to_be_bytes())).await.unwrap();
+    let keys: Vec<[u8; 4]> = (0..400_u32).map(u32::to_be_bytes).collect();
+    for keys in keys.chunks(7) {
+        let keys = keys.to_vec();
+        let asked = keys.clone();
+        let found = store.read(move |reader| reader.get_many(&DIGESTS, &asked)).await.unwrap();
+        for (key, found) in keys.into_iter().zip(found) {
+            assert_eq!(found, get(store, &DIGESTS, &key), "{key:?}");
+        }
+    }
 }
 
 async fn scans_ranges(subject: Subject) {
