@@ -2,8 +2,9 @@
 //!
 //! A change is one row in a log with a single row for each user, and wakes the members of the rooms
 //! that the user has joined. The log alone says what a client must be told: whoever shares a room
-//! with the user looks into it. A user may join a room while a change is on its way, whose members
-//! would not be woken: so whoever commits a [`mark`] calls [`settle`] after it.
+//! with the user looks into it. The row of an account that ends stays, since whoever was away must
+//! still learn of it. A user may join a room while a change is on its way, whose members would not
+//! be woken: so whoever commits a [`mark`] calls [`settle`] after it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user>
 

@@ -148,10 +148,6 @@ impl Changes<'_> {
     /// it is not known whether one came before it: it is told twice, not too late.
     fn add_keys(&mut self) -> Result<(), ApiError> {
         let (reader, own) = (self.step.reader, self.step.user_id.to_string());
-        if self.news.devices > self.since {
-            // Whom the reader has verified on another device.
-            self.changed.extend(signed_since(reader, self.step.user_id, self.since)?);
-        }
         let members_changed = |room: &(_, RoomPositions)| room.1.members > self.since;
         // Who left a room and came back may have changed something where it was nobody's business.
         if self.news.device_lists > self.since || self.news.rooms.iter().any(members_changed) {
@@ -175,6 +171,11 @@ impl Changes<'_> {
         parted.retain(|user| !self.changed.contains(user));
         let sharing = self.sharing(&parted)?;
         parted.retain(|user| !sharing.contains(user));
+        if self.news.devices > self.since {
+            // Whom the reader verified on another device, unless they need not be followed any more.
+            let signed = signed_since(self.step.reader, self.step.user_id, self.since)?;
+            self.changed.extend(signed.into_iter().filter(|user| !parted.contains(user)));
+        }
         Ok(DeviceLists {
             changed: self.changed.into_iter().collect(),
             left: parted.into_iter().collect(),
