@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use super::{
     Encryption,
     signed::{CrossSigningKeys, cross_signing_keys, device_signatures},
+    signed_json::Signatures,
 };
 use crate::{
     error::ApiError,
@@ -34,8 +35,6 @@ const USERS_MAX: usize = 5_000;
 const USERS_PER_STEP: usize = 100;
 
 /// The signatures of a key: by who signed, and with which key.
-type Signatures = BTreeMap<String, BTreeMap<String, String>>;
-
 /// One of a user's cross-signing keys.
 type KeyOf = fn(&CrossSigningKeys) -> Option<&Vec<u8>>;
 

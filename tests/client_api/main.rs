@@ -17,6 +17,7 @@ mod config;
 mod cross_signing;
 mod delayed_events;
 mod device;
+mod device_lists;
 mod discovery;
 mod email;
 mod encrypted_rooms;

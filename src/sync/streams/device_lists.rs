@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::Step;
 use crate::{
-    encryption::device_lists::changed_since,
+    encryption::{device_lists::changed_since, signed_since},
     error::ApiError,
     id::RoomNid,
     rooms::{Room, state},
@@ -148,6 +148,10 @@ impl Changes<'_> {
     /// it is not known whether one came before it: it is told twice, not too late.
     fn add_keys(&mut self) -> Result<(), ApiError> {
         let (reader, own) = (self.step.reader, self.step.user_id.to_string());
+        if self.news.devices > self.since {
+            // Whom the reader has verified on another device.
+            self.changed.extend(signed_since(reader, self.step.user_id, self.since)?);
+        }
         let members_changed = |room: &(_, RoomPositions)| room.1.members > self.since;
         // Who left a room and came back may have changed something where it was nobody's business.
         if self.news.device_lists > self.since || self.news.rooms.iter().any(members_changed) {

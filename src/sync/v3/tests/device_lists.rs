@@ -255,6 +255,8 @@ async fn changes_between_tokens_are_those_of_a_sync() {
     assert_eq!(changes(&from, &to).await, told(&[&bob], &[]));
     let lost = SyncToken { epoch: EPOCH + 1, ..SyncToken::parse(&from).unwrap() };
     assert_eq!(changes(&lost.to_string(), &to).await, told(&[&bob], &[]), "after a restore");
+    let answer = server.sync(&alice, Some(&lost.to_string())).await;
+    assert_eq!(answer["device_lists"]["changed"], json!([bob.user_id]), "and in a full sync");
     let future = format!("s{EPOCH:x}_99999");
     assert_eq!(changes(&from, &future).await, told(&[&bob], &[]));
     for (from, to) in [("", &*to), ("x", &to), (&from, "t1_2"), (&from, "")] {
