@@ -110,6 +110,7 @@ class Bridge:
             query_alias=self._query_alias,
             state_store=FileASStateStore(self.state_path, binary=False),
             ephemeral_events=True,
+            encryption_events=True,
             aiohttp_params={"middlewares": [self._middleware()]},
         )
         # One after the other, so that the order of the events is kept.

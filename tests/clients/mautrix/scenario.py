@@ -14,6 +14,7 @@ from mautrix.api import Method, Path
 from mautrix.client import ClientAPI
 from mautrix.types import EventType, LoginType, Membership, RoomCreatePreset
 
+from encryption import encrypted
 from people import Bridge, Failed, Person, Tally
 
 PASSWORD = "correct horse battery staple"
@@ -193,6 +194,7 @@ async def scenario(tally, base_url, registration, state_path):
         await ephemeral(tally, bridge, alice, puppet, room_id)
         await restart(tally, bridge, alice, room_id)
         await unknown(tally, bridge, alice, room_id, tag)
+        await encrypted(tally, bridge, alice.name, PASSWORD)
         await tally.succeeds(alice.client.logout(), "alice logs out")
     finally:
         await alice.close()
