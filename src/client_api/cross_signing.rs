@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use ruma::api::client::keys::{upload_signatures, upload_signing_keys};
+use ruma::{
+    api::client::keys::{upload_signatures, upload_signing_keys},
+    serde::Raw,
+};
 use serde_json::json;
 
 use super::{ClientApi, raw, uiaa};
@@ -23,7 +26,7 @@ pub(super) async fn upload_signing_keys(
     request: upload_signing_keys::v3::Request,
 ) -> Result<upload_signing_keys::v3::Response, ApiError> {
     let keys = [&request.master_key, &request.self_signing_key, &request.user_signing_key];
-    let raw = keys.map(|key| key.as_ref().map(|key| key.json()));
+    let raw = keys.map(|key| key.as_ref().map(Raw::json));
     let keys = CrossSigningKeys::parse(&auth.user_id, raw)?;
     let mut allowed = app.encryption.cross_signing_change(&auth.user_id, &keys).await?;
     loop {

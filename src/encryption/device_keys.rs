@@ -18,13 +18,11 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::signatures::forget_device;
 use crate::{
     config::EncryptionConfig,
     error::ApiError,
-    storage::schema::{
-        encryption::{DEVICE_KEYS, SIGNATURES},
-        users::DeviceKey,
-    },
+    storage::schema::{encryption::DEVICE_KEYS, users::DeviceKey},
 };
 
 /// The most algorithms that a device names, and the most keys that it has.
@@ -98,10 +96,8 @@ impl NewDeviceKeys {
         batch.put(&DEVICE_KEYS, device, &self.json);
         let is_signed_alike = old.is_some_and(|old| signed_part(&old) == signed_part(&self.json));
         if !is_signed_alike {
-            // What was signed is gone, and its signatures with it.
-            let user = device.user_id.clone();
-            let range = SIGNATURES.prefix(&(user.clone(), user, device.device_id.clone()));
-            batch.delete_range(&SIGNATURES, range);
+            // What was signed is gone, and its signatures with it; what the old keys signed, too.
+            forget_device(reader, batch, device)?;
         }
         Ok(true)
     }
