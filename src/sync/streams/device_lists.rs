@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::Step;
 use crate::{
-    encryption::device_lists::changed_since,
+    encryption::{device_lists::changed_since, signed_since},
     error::ApiError,
     id::RoomNid,
     rooms::{Room, state},
@@ -159,6 +159,10 @@ impl Changes<'_> {
             && reader.get(&DEVICE_LISTS, &own)?.is_some_and(|changed| changed > self.since)
         {
             self.changed.insert(own);
+        }
+        if self.news.devices > self.since {
+            // Whom the reader has verified with another device, wherever they are.
+            self.changed.extend(signed_since(reader, self.step.user_id, self.since)?);
         }
         Ok(())
     }
