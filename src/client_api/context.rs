@@ -8,13 +8,16 @@ use ruma::{api::client::context::get_context, assign, serde::Raw};
 
 use super::{
     ClientApi,
+    extended::Extended,
     read_routes::{asker, bounded},
-    related::WithRelated,
 };
 use crate::{
     error::ApiError,
     http::Requester,
-    rooms::history::{self, ContextRequest},
+    rooms::{
+        filter::RelatedBy,
+        history::{self, ContextRequest},
+    },
 };
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
@@ -24,9 +27,9 @@ use crate::{
 pub(super) async fn get_context(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: WithRelated<get_context::v3::Request>,
+    request: Extended<get_context::v3::Request, RelatedBy>,
 ) -> Result<get_context::v3::Response, ApiError> {
-    let WithRelated { request, related } = request;
+    let Extended { request, more: related } = request;
     let request = ContextRequest {
         room_id: request.room_id,
         event_id: request.event_id,

@@ -28,6 +28,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ClientApi,
+    extended::{Extended, More},
     permissions::guests_may_not,
     raw::{parameter, written_json},
     send,
@@ -49,33 +50,13 @@ pub(super) const EVENT_PATHS: &[&str] =
 /// The parameter that turns a sending into a later one.
 const DELAY: &str = "org.matrix.msc4140.delay";
 
-/// A request of ruma's together with the delay that its query may ask for.
+/// The delay that a query may ask for.
 #[derive(Debug)]
-pub struct Delayable<R> {
-    request: R,
-    delay: Option<String>,
-}
+pub struct Delay(Option<String>);
 
-impl<R: Metadata> Metadata for Delayable<R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
-
-impl<R: IncomingRequest> IncomingRequest for Delayable<R> {
-    type EndpointError = R::EndpointError;
-    type OutgoingResponse = R::OutgoingResponse;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_arguments: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        let query = request.uri().query().unwrap_or_default();
-        let delay = parameter(query, DELAY);
-        let request = R::try_from_http_request_inner(request, path_arguments)?;
-        Ok(Self { request, delay })
+impl More for Delay {
+    fn read(request: &http::Request<&[u8]>) -> Result<Self, DeserializationError> {
+        Ok(Self(parameter(request.uri().query().unwrap_or_default(), DELAY)))
     }
 }
 
@@ -86,9 +67,9 @@ impl<R: IncomingRequest> IncomingRequest for Delayable<R> {
 pub(super) async fn send_message(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: Delayable<send_message_event::v3::Request>,
+    request: Extended<send_message_event::v3::Request, Delay>,
 ) -> Result<Response, ApiError> {
-    let Delayable { request, delay } = request;
+    let Extended { request, more: Delay(delay) } = request;
     let Some(delay) = delay else {
         let sent = send::send_message(app, auth, request).await?;
         return Ok(answer(&json!({ "event_id": sent.event_id })));
@@ -116,9 +97,9 @@ pub(super) async fn send_message(
 pub(super) async fn send_state(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: Delayable<send_state_event::v3::Request>,
+    request: Extended<send_state_event::v3::Request, Delay>,
 ) -> Result<Response, ApiError> {
-    let Delayable { request, delay } = request;
+    let Extended { request, more: Delay(delay) } = request;
     let Some(delay) = delay else {
         let sent = send::send_state(app, auth, request).await?;
         return Ok(answer(&json!({ "event_id": sent.event_id })));

@@ -127,6 +127,11 @@ pub(super) async fn get_supported_versions(
         let feature = format!("io.element.e2ee_forced.{preset}");
         response.unstable_features.insert(feature, is_encrypted);
     }
+    if app.config.encryption.qr_login {
+        for feature in ["org.matrix.msc4108", "io.element.msc4388"] {
+            response.unstable_features.insert(feature.to_owned(), true);
+        }
+    }
     Ok(response)
 }
 

@@ -4,17 +4,23 @@
 
 use http::Method;
 
-use super::{ClientApi, backup, cross_signing, dehydrated_device, key_changes, keys, to_device};
+use super::{
+    ClientApi, backup, cross_signing, dehydrated_device, key_changes, keys, rendezvous, to_device,
+};
 use crate::http::{Options, Routes};
 
-/// Messages to devices, keys, cross-signing, backups, dehydrated devices, login by QR code.
-pub(super) fn encryption_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+/// The largest body of a rendezvous as JSON: each byte of its text may be escaped.
+const RENDEZVOUS_BODY_BYTES_MAX: usize = 32 * 1024;
+
+/// Messages to devices, keys, cross-signing, backups, dehydrated devices; login by QR code where it
+/// is served.
+pub(super) fn encryption_routes(routes: Routes<ClientApi>, qr_login: bool) -> Routes<ClientApi> {
     let routes = to_device_routes(routes);
     let routes = key_routes(routes);
     let routes = cross_signing_routes(routes);
     let routes = backup_routes(routes);
     let routes = dehydrated_device_routes(routes);
-    rendezvous_routes(routes)
+    if qr_login { rendezvous_routes(routes) } else { routes }
 }
 
 fn to_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -63,5 +69,16 @@ fn dehydrated_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 }
 
 fn rendezvous_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let (all, one) = (&[rendezvous::PATH][..], &[rendezvous::PATH_OF_ONE][..]);
+    let small = Options::DEFAULT.body_bytes_max(RENDEZVOUS_BODY_BYTES_MAX);
     routes
+        .add_raw(&Method::POST, all, rendezvous::create)
+        .add_raw(&Method::GET, one, rendezvous::read)
+        .add_raw(&Method::PUT, one, rendezvous::write)
+        .add_raw(&Method::DELETE, one, rendezvous::end)
+        .add(rendezvous::discover_rendezvous)
+        .add_with(small, rendezvous::create_rendezvous_session)
+        .add_raw(&Method::GET, &rendezvous::session_paths(), rendezvous::get_rendezvous_session)
+        .add_with(small, rendezvous::update_rendezvous_session)
+        .add(rendezvous::delete_rendezvous_session)
 }

@@ -13,13 +13,16 @@ use ruma::{
 
 use super::{
     ClientApi,
+    extended::Extended,
     read_routes::{asker, bounded},
-    related::WithRelated,
 };
 use crate::{
     error::ApiError,
     http::Requester,
-    rooms::history::{self, MessagesRequest},
+    rooms::{
+        filter::RelatedBy,
+        history::{self, MessagesRequest},
+    },
 };
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
@@ -29,9 +32,9 @@ use crate::{
 pub(super) async fn get_message_events(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: WithRelated<get_message_events::v3::Request>,
+    request: Extended<get_message_events::v3::Request, RelatedBy>,
 ) -> Result<get_message_events::v3::Response, ApiError> {
-    let WithRelated { request, related } = request;
+    let Extended { request, more: related } = request;
     let request = MessagesRequest {
         room_id: request.room_id,
         from: request.from.as_deref().map(str::parse).transpose()?,

@@ -38,6 +38,10 @@ pub struct RateLimits {
     pub url_previews: RateLimiter,
     /// Searches for users, by user: a few for each letter that is typed.
     pub user_searches: RateLimiter,
+    /// Logins by QR code that begin, by address.
+    pub rendezvous_creation: RateLimiter,
+    /// What is read and written for them, by address: two devices that ask once a second, and some.
+    pub rendezvous: RateLimiter,
 }
 
 impl RateLimits {
@@ -70,6 +74,8 @@ impl RateLimits {
             thumbnails: limiter(&config.thumbnails),
             url_previews: limiter(&config.url_previews),
             user_searches: limiter(&config.user_searches),
+            rendezvous_creation: limiter(&RateLimit::new(0.1, 10)),
+            rendezvous: limiter(&RateLimit::new(10.0, 100)),
         }
     }
 }

@@ -15,6 +15,7 @@ use ruma::{
         },
     },
     assign,
+    events::AnyMessageLikeEvent,
     serde::Raw,
 };
 
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     error::ApiError,
     http::Requester,
-    rooms::relations::page::{self, DEPTH, Relations, RelationsRequest},
+    rooms::relations::page::{self, DEPTH, RelationsRequest},
 };
 
 /// How many events an answer holds when the client does not say.
@@ -42,22 +43,17 @@ pub(super) async fn get_relating_events(
     auth: Requester,
     request: get_relating_events::v1::Request,
 ) -> Result<get_relating_events::v1::Response, ApiError> {
-    let (from, recurse) = (request.from.clone(), request.recurse);
     let query = Query {
         event: (request.room_id, request.event_id),
         kind: (None, None),
         range: (request.from, request.to),
         direction: request.dir,
         limit: request.limit,
-        recurse,
+        recurse: request.recurse,
     };
-    let found = query.answer(&app, auth).await?;
-    let chunk = found.chunk.into_iter().map(Raw::from_json).collect();
-    Ok(assign!(get_relating_events::v1::Response::new(chunk), {
-        next_batch: found.next.map(|token| token.to_string()),
-        prev_batch: from,
-        recursion_depth: recurse.then_some(DEPTH.into()),
-    }))
+    let Page { chunk, next_batch, prev_batch, recursion_depth } = query.answer(&app, auth).await?;
+    let response = get_relating_events::v1::Response::new(chunk);
+    Ok(assign!(response, { next_batch, prev_batch, recursion_depth }))
 }
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}`
@@ -67,22 +63,17 @@ pub(super) async fn get_relating_events_with_rel_type(
     auth: Requester,
     request: get_relating_events_with_rel_type::v1::Request,
 ) -> Result<get_relating_events_with_rel_type::v1::Response, ApiError> {
-    let (from, recurse) = (request.from.clone(), request.recurse);
     let query = Query {
         event: (request.room_id, request.event_id),
         kind: (Some(request.rel_type.to_string()), None),
         range: (request.from, request.to),
         direction: request.dir,
         limit: request.limit,
-        recurse,
+        recurse: request.recurse,
     };
-    let found = query.answer(&app, auth).await?;
-    let chunk = found.chunk.into_iter().map(Raw::from_json).collect();
-    Ok(assign!(get_relating_events_with_rel_type::v1::Response::new(chunk), {
-        next_batch: found.next.map(|token| token.to_string()),
-        prev_batch: from,
-        recursion_depth: recurse.then_some(DEPTH.into()),
-    }))
+    let Page { chunk, next_batch, prev_batch, recursion_depth } = query.answer(&app, auth).await?;
+    let response = get_relating_events_with_rel_type::v1::Response::new(chunk);
+    Ok(assign!(response, { next_batch, prev_batch, recursion_depth }))
 }
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}`
@@ -92,22 +83,17 @@ pub(super) async fn get_relating_events_with_rel_type_and_event_type(
     auth: Requester,
     request: get_relating_events_with_rel_type_and_event_type::v1::Request,
 ) -> Result<get_relating_events_with_rel_type_and_event_type::v1::Response, ApiError> {
-    let (from, recurse) = (request.from.clone(), request.recurse);
     let query = Query {
         event: (request.room_id, request.event_id),
         kind: (Some(request.rel_type.to_string()), Some(request.event_type.to_string())),
         range: (request.from, request.to),
         direction: request.dir,
         limit: request.limit,
-        recurse,
+        recurse: request.recurse,
     };
-    let found = query.answer(&app, auth).await?;
-    let chunk = found.chunk.into_iter().map(Raw::from_json).collect();
-    Ok(assign!(get_relating_events_with_rel_type_and_event_type::v1::Response::new(chunk), {
-        next_batch: found.next.map(|token| token.to_string()),
-        prev_batch: from,
-        recursion_depth: recurse.then_some(DEPTH.into()),
-    }))
+    let Page { chunk, next_batch, prev_batch, recursion_depth } = query.answer(&app, auth).await?;
+    let response = get_relating_events_with_rel_type_and_event_type::v1::Response::new(chunk);
+    Ok(assign!(response, { next_batch, prev_batch, recursion_depth }))
 }
 
 /// What the three endpoints have in common.
@@ -121,8 +107,16 @@ struct Query {
     recurse: bool,
 }
 
+/// What their answers have in common.
+struct Page {
+    chunk: Vec<Raw<AnyMessageLikeEvent>>,
+    next_batch: Option<String>,
+    prev_batch: Option<String>,
+    recursion_depth: Option<UInt>,
+}
+
 impl Query {
-    async fn answer(self, app: &ClientApi, auth: Requester) -> Result<Relations, ApiError> {
+    async fn answer(self, app: &ClientApi, auth: Requester) -> Result<Page, ApiError> {
         let ((room_id, event_id), (rel_type, event_type)) = (self.event, self.kind);
         let (from, to) = self.range;
         let request = RelationsRequest {
@@ -139,6 +133,12 @@ impl Query {
             limit: bounded(self.limit.unwrap_or(LIMIT.into()), 1, LIMIT_MAX),
             recurse: self.recurse,
         };
-        page::relations(&app.rooms, asker(auth), request).await
+        let found = page::relations(&app.rooms, asker(auth), request).await?;
+        Ok(Page {
+            chunk: found.chunk.into_iter().map(Raw::from_json).collect(),
+            next_batch: found.next.map(|token| token.to_string()),
+            prev_batch: from,
+            recursion_depth: self.recurse.then_some(DEPTH.into()),
+        })
     }
 }

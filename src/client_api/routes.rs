@@ -22,9 +22,10 @@ const EMPTY_STATE_KEY: [&str; 4] = [
 
 /// All routes of this API.
 pub fn routes(state: Arc<ClientApi>) -> Routes<ClientApi> {
+    let qr_login = state.config.encryption.qr_login;
     let routes = Routes::new(state);
     let routes = sync_routes(read_routes(account_routes(routes)));
-    let routes = encryption_routes(routes);
+    let routes = encryption_routes(routes, qr_login);
     let routes = room_feature_routes(delayed_event_routes(routes));
     media_routes(write_routes(routes))
 }

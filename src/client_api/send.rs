@@ -7,7 +7,6 @@ use std::sync::Arc;
 use ruma::{
     MilliSecondsSinceUnixEpoch, TransactionId,
     api::{
-        IncomingRequest, Metadata,
         client::{message::send_message_event, redact::redact_event, state::send_state_event},
         error::DeserializationError,
     },
@@ -17,6 +16,7 @@ use serde::Deserialize;
 
 use super::{
     ClientApi,
+    extended::{Extended, More},
     membership_change::{charge_joined, charge_member_event},
     permissions::suspended,
 };
@@ -102,9 +102,9 @@ pub async fn send_state(
 pub async fn redact(
     app: Arc<ClientApi>,
     auth: Requester,
-    request: Redaction,
+    request: Extended<redact_event::v3::Request, RelTypes>,
 ) -> Result<redact_event::v3::Response, ApiError> {
-    let Redaction { request, rel_types } = request;
+    let Extended { request, more: RelTypes(rel_types) } = request;
     app.limits_of(&auth).messages.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
@@ -123,42 +123,24 @@ pub async fn redact(
     Ok(redact_event::v3::Response::new(sent.event_id))
 }
 
-/// A redaction, and what of the events that relate to its target it takes along.
+/// In what ways the events relate to the target of a redaction that are redacted with it.
 #[derive(Debug)]
-pub struct Redaction {
-    request: redact_event::v3::Request,
-    rel_types: Vec<String>,
-}
+pub struct RelTypes(Vec<String>);
 
-impl Metadata for Redaction {
-    const METHOD: http::Method = redact_event::v3::Request::METHOD;
-    const RATE_LIMITED: bool = redact_event::v3::Request::RATE_LIMITED;
-    type Authentication = <redact_event::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <redact_event::v3::Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = redact_event::v3::Request::PATH_BUILDER;
-}
-
-impl IncomingRequest for Redaction {
-    type EndpointError = <redact_event::v3::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = redact_event::v3::Response;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_arguments: &[&str],
-    ) -> Result<Self, DeserializationError> {
+impl More for RelTypes {
+    fn read(request: &http::Request<&[u8]>) -> Result<Self, DeserializationError> {
         #[derive(Deserialize)]
-        struct RelTypes {
+        struct Body {
             #[serde(default)]
             with_rel_types: Vec<String>,
             /// As clients name it until the proposal is accepted.
             #[serde(default, rename = "org.matrix.msc3912.with_relations")]
             with_relations: Vec<String>,
         }
-        let RelTypes { with_rel_types: mut rel_types, with_relations } =
+        let Body { with_rel_types: mut rel_types, with_relations } =
             serde_json::from_slice(request.body())?;
         rel_types.extend(with_relations);
-        let request = IncomingRequest::try_from_http_request_inner(request, path_arguments)?;
-        Ok(Self { request, rel_types })
+        Ok(Self(rel_types))
     }
 }
 

@@ -39,6 +39,7 @@ struct Query {
 /// `timeout` is at most 90 seconds. MSC4222 is known by its unstable name too.
 ///
 /// No `async` function: that would hold the space of its arguments while it waits.
+#[expect(clippy::needless_pass_by_value, reason = "handlers get their request by value")]
 pub(super) fn sync_events(
     app: Arc<ClientApi>,
     auth: Requester,

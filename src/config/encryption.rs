@@ -15,6 +15,10 @@ pub struct EncryptionConfig {
     /// = false }`.
     pub default_for: EncryptedRooms,
 
+    /// Whether devices may meet here for a login by QR code. It only helps where clients log in by
+    /// OAuth, which this server does not offer yet. Needs `server.public_base_url`.
+    pub qr_login: bool,
+
     /// Whether people see the names of the devices of others here. Of one's own, they always do.
     pub device_names_visible: bool,
 
@@ -54,6 +58,7 @@ impl Default for EncryptionConfig {
     fn default() -> Self {
         Self {
             default_for: EncryptedRooms::None,
+            qr_login: false,
             device_names_visible: true,
             signed_device_keys_only: true,
             one_time_keys_max: 256,

@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    Config, ConfigError, DatabaseConfig, EncryptionConfig, LimitsConfig, ListenAddress, Listener,
-    MediaConfig, RateLimit, RateLimitsConfig, RegistrationConfig, RoomsConfig,
+    Config, ConfigError, DatabaseConfig, LimitsConfig, ListenAddress, Listener, MediaConfig,
+    RateLimit, RateLimitsConfig, RegistrationConfig, RoomsConfig,
 };
 
 mod accounts;
@@ -30,7 +30,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     rooms(&config.rooms)?;
     limits(&config.limits)?;
     media(&config.media)?;
-    encryption(&config.encryption)?;
+    encryption(config)?;
     EnvFilter::try_new(&config.logging.filter)
         .map_err(|error| refusal(format!("`logging.filter` cannot be understood: {error}")))?;
     Ok(())
@@ -210,7 +210,13 @@ fn media(media: &MediaConfig) -> Outcome {
     Ok(())
 }
 
-fn encryption(encryption: &EncryptionConfig) -> Outcome {
+fn encryption(config: &Config) -> Outcome {
+    let encryption = &config.encryption;
+    if encryption.qr_login && config.server.public_base_url.is_none() {
+        return Err(refusal(
+            "`encryption.qr_login` needs `server.public_base_url`: devices are told where to meet",
+        ));
+    }
     // What the store takes for a value, less what stands beside the key.
     if encryption.backup_key_size_bytes_max > 96 * 1024 {
         return Err(refusal(

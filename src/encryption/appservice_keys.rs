@@ -38,6 +38,7 @@ type ByUser<T> = BTreeMap<String, T>;
 type OneTimeKeys = ByUser<BTreeMap<String, BTreeMap<String, Box<RawValue>>>>;
 
 /// What an application service says of keys.
+#[expect(clippy::struct_field_names, reason = "the specification's names")]
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -88,16 +89,16 @@ impl Parts {
         wanted: &[Target],
     ) -> HashMap<OwnedUserId, ToldKeys> {
         let mut questions = Questions::<ByUser<Vec<String>>>(HashMap::new());
-        let mut asked = Vec::new();
+        let mut targets = Vec::new();
         for target in wanted {
             let user_id = target.user_id.as_str();
             let Some(keeper) = keeper(self, user_id, KeyQuestion::Query) else { continue };
-            asked.push((keeper.id.clone(), target));
+            targets.push((keeper.id.clone(), target));
             let devices = target.devices.iter().map(ToString::to_string).collect();
             questions.of(keeper).insert(user_id.to_owned(), devices);
         }
         let mut answers: HashMap<_, Answer> = self.ask_all(KeyQuestion::Query, questions).await;
-        let told = asked.into_iter().filter_map(|(id, target)| {
+        let told = targets.into_iter().filter_map(|(id, target)| {
             let keys = self.told_keys(answers.get_mut(&id)?, target, asker)?;
             Some((target.user_id.clone(), keys))
         });

@@ -74,7 +74,7 @@ impl Message {
     /// The event as an application service gets it: with the device that it is for.
     pub fn event(&self) -> serde_json::Result<Box<RawValue>> {
         #[derive(Deserialize)]
-        struct Event<'a> {
+        struct Sent<'a> {
             #[serde(rename = "type")]
             event_type: String,
             sender: String,
@@ -90,7 +90,7 @@ impl Message {
             sender: &'a str,
             content: &'a RawValue,
         }
-        let event: Event<'_> = serde_json::from_slice(&self.row.event)?;
+        let event: Sent<'_> = serde_json::from_slice(&self.row.event)?;
         serde_json::value::to_raw_value(&Addressed {
             to_user_id: &self.key.user_id,
             to_device_id: &self.key.device_id,

@@ -8,17 +8,14 @@
 use std::collections::BTreeMap;
 
 use kv::{Batch, Reader};
-use ruma::{
-    CanonicalJsonObject,
-    serde::{Base64, base64::Standard},
-    signatures::{
-        SigningKeyAlgorithm, to_canonical_json_string_for_signing, verify_canonical_json_bytes,
-    },
-};
+use ruma::CanonicalJsonObject;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::signatures::forget_device;
+use super::{
+    signatures::forget_device,
+    signed_json::{Signatures, is_signed_by, key_bytes, parsed, signed_part},
+};
 use crate::{
     config::EncryptionConfig,
     error::ApiError,
@@ -27,8 +24,6 @@ use crate::{
 
 /// The most algorithms that a device names, and the most keys that it has.
 const ALGORITHMS_MAX: usize = 16;
-/// The length of the keys of Curve25519 and Ed25519.
-const KEY_BYTES: usize = 32;
 
 /// Keys that are what they should be.
 #[derive(Clone, Debug)]
@@ -44,7 +39,7 @@ struct Fields {
     device_id: String,
     algorithms: Vec<String>,
     keys: BTreeMap<String, String>,
-    signatures: Option<BTreeMap<String, BTreeMap<String, String>>>,
+    signatures: Option<Signatures>,
 }
 
 impl NewDeviceKeys {
@@ -57,8 +52,8 @@ impl NewDeviceKeys {
         if raw.get().len() > config.device_keys_size_bytes_max {
             return Err(ApiError::too_large("The keys of the device are too large"));
         }
-        let mut object: CanonicalJsonObject = parsed(raw)?;
-        let fields: Fields = parsed(raw)?;
+        let mut object: CanonicalJsonObject = parsed(raw, "device_keys")?;
+        let fields: Fields = parsed(raw, "device_keys")?;
         if fields.user_id != device.user_id || fields.device_id != device.device_id {
             return Err(ApiError::invalid_param("These are not the keys of the device that asks"));
         }
@@ -94,7 +89,8 @@ impl NewDeviceKeys {
         }
         batch.check(&DEVICE_KEYS, device, old.as_ref());
         batch.put(&DEVICE_KEYS, device, &self.json);
-        let is_signed_alike = old.is_some_and(|old| signed_part(&old) == signed_part(&self.json));
+        let is_signed_alike =
+            old.is_some_and(|old| signed_part_of(&old) == signed_part_of(&self.json));
         if !is_signed_alike {
             // What was signed is gone, and its signatures with it; what the old keys signed, too.
             forget_device(reader, batch, device)?;
@@ -103,15 +99,10 @@ impl NewDeviceKeys {
     }
 }
 
-fn parsed<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, ApiError> {
-    serde_json::from_str(raw.get())
-        .map_err(|error| ApiError::bad_json(format!("`device_keys` is not valid: {error}")))
-}
-
 /// The part of stored keys that their signatures cover.
-fn signed_part(json: &[u8]) -> Option<String> {
+fn signed_part_of(json: &[u8]) -> Option<String> {
     let object: CanonicalJsonObject = serde_json::from_slice(json).ok()?;
-    to_canonical_json_string_for_signing(&object).ok()
+    signed_part(&object)
 }
 
 /// Each key is named after its algorithm and its device.
@@ -136,7 +127,6 @@ fn check_signature(
 ) -> Result<(), ApiError> {
     let refused = |reason: &str| Err(ApiError::invalid_param(reason.to_owned()));
     let key_id = format!("ed25519:{}", fields.device_id);
-    // ruma's `verify_json` takes an object without any signature for signed: so this one is looked up.
     let signature =
         fields.signatures.as_ref().and_then(|all| all.get(&fields.user_id)?.get(&key_id));
     let (key, signature) = match (fields.keys.get(&key_id), signature) {
@@ -149,21 +139,11 @@ fn check_signature(
     if curve_key.is_some_and(|key| key_bytes(key).is_none()) {
         return refused("The Curve25519 key is not 32 bytes in base64");
     }
-    let Some(key) = key_bytes(key) else {
+    if key_bytes(key).is_none() {
         return refused("The Ed25519 key is not 32 bytes in base64");
-    };
-    let signed = to_canonical_json_string_for_signing(object).map_err(ApiError::internal)?;
-    let is_valid = Base64::<Standard>::parse(signature).is_ok_and(|signature| {
-        let (algorithm, signature) = (SigningKeyAlgorithm::Ed25519, signature.as_bytes());
-        verify_canonical_json_bytes(&algorithm, &key, signature, signed.as_bytes()).is_ok()
-    });
+    }
+    let is_valid = signed_part(object).is_some_and(|signed| is_signed_by(&signed, key, signature));
     if is_valid { Ok(()) } else { refused("The device's signature of its keys is not valid") }
-}
-
-/// A key in base64, with or without padding.
-fn key_bytes(text: &str) -> Option<Vec<u8>> {
-    let bytes = Base64::<Standard>::parse(text).ok()?.into_inner();
-    (bytes.len() == KEY_BYTES).then_some(bytes)
 }
 
 #[cfg(test)]

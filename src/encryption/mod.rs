@@ -24,6 +24,7 @@ mod in_flight;
 mod key_counts;
 mod one_time_keys;
 mod query;
+pub mod rendezvous;
 mod restore;
 mod signatures;
 mod signed;
@@ -73,6 +74,7 @@ struct Parts {
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
     backup_locks: backup::Locks,
+    rendezvous: rendezvous::Rendezvous,
 }
 
 impl std::fmt::Debug for Encryption {
@@ -89,6 +91,7 @@ impl Encryption {
         config: &Config,
         appservices: Appservices,
     ) -> Self {
+        let rendezvous = rendezvous::Rendezvous::new(clock.clone());
         Self(Arc::new(Parts {
             store,
             interner,
@@ -100,6 +103,7 @@ impl Encryption {
             claims: InFlight::default(),
             transactions_swept: AtomicU32::new(0),
             backup_locks: backup::Locks::default(),
+            rendezvous,
         }))
     }
 }

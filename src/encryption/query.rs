@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use super::{
     Encryption,
     signed::{CrossSigningKeys, cross_signing_keys, device_signatures},
+    signed_json::Signatures,
 };
 use crate::{
     error::ApiError,
@@ -34,7 +35,8 @@ const USERS_MAX: usize = 5_000;
 const USERS_PER_STEP: usize = 100;
 
 /// The signatures of a key: by who signed, and with which key.
-type Signatures = BTreeMap<String, BTreeMap<String, String>>;
+/// One of a user's cross-signing keys.
+type KeyOf = fn(&CrossSigningKeys) -> Option<&Vec<u8>>;
 
 /// A user and the devices that are wanted; none named means all.
 #[derive(Clone, Debug)]
@@ -100,11 +102,7 @@ pub(super) fn user_keys(
     let mut devices = device_keys(reader, target)?;
     target.told.merge_devices(&mut devices);
     if !devices.is_empty() {
-        for (device_id, signatures) in signatures(reader, user_id, asker)? {
-            if let Some((_, json)) = devices.iter_mut().find(|(id, _)| *id == device_id) {
-                add_signatures(json, signatures);
-            }
-        }
+        let mut signatures = signatures(reader, user_id, asker)?;
         let mut names = HashMap::new();
         if names_visible || user_id == asker {
             names = device_names(reader, user_id, &devices)?;
@@ -112,6 +110,9 @@ pub(super) fn user_keys(
             names.extend(told.filter_map(|(id, (_, name))| Some((id.clone(), name.clone()?))));
         }
         for (device_id, json) in &mut devices {
+            if let Some(more) = signatures.remove(device_id) {
+                add_signatures(json, more);
+            }
             add_unsigned(json, names.get(device_id).map(String::as_str));
         }
     }
@@ -276,16 +277,15 @@ fn answer(users: &[UserKeys]) -> Vec<u8> {
         });
     });
     out.extend_from_slice(b",\"failures\":{}");
-    let kinds: [(&str, fn(&CrossSigningKeys) -> &Option<Vec<u8>>); 3] = [
-        ("master_keys", |keys| &keys.master),
-        ("self_signing_keys", |keys| &keys.self_signing),
-        ("user_signing_keys", |keys| &keys.user_signing),
+    let kinds: [(&str, KeyOf); 3] = [
+        ("master_keys", |keys| keys.master.as_ref()),
+        ("self_signing_keys", |keys| keys.self_signing.as_ref()),
+        ("user_signing_keys", |keys| keys.user_signing.as_ref()),
     ];
     for (name, of) in kinds {
         out.push(b',');
         field(&mut out, name, |out| {
-            let keys =
-                users.iter().filter_map(|user| Some((user, of(&user.cross_signing).as_ref()?)));
+            let keys = users.iter().filter_map(|user| Some((user, of(&user.cross_signing)?)));
             object(out, keys, |out, (user, json)| {
                 field(out, user.user_id.as_str(), |out| out.extend_from_slice(json));
             });

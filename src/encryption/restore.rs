@@ -33,6 +33,12 @@ use crate::{
 /// How many rows a step is about.
 const ROWS_PER_STEP: usize = 100;
 
+/// Decides a step on a view, from the key on that the one before gave.
+type Decide<K> = fn(&Reader<'_>, Interner, Option<&K>) -> Result<Step<K>, kv::Error>;
+
+/// The rows of a step, and the key of the last where there may be more.
+type Page<K, V> = (Vec<(K, V)>, Option<K>);
+
 /// What a step writes, whom it tells, and from where the next one goes on; `None`: it was the last.
 struct Step<K> {
     batch: Batch,
@@ -60,14 +66,11 @@ impl Encryption {
     }
 
     /// Takes steps until one says that it was the last.
-    async fn for_all<K: Clone + Send + 'static>(
-        &self,
-        step: fn(&Reader<'_>, Interner, Option<&K>) -> Result<Step<K>, kv::Error>,
-    ) -> Result<(), ApiError> {
+    async fn for_all<K: Clone + Send + 'static>(&self, decide: Decide<K>) -> Result<(), ApiError> {
         let (mut after, mut conflicts) = (None, 0);
         loop {
             let (interner, from) = (self.0.interner, after.clone());
-            let read = self.0.store.read(move |reader| step(reader, interner, from.as_ref()));
+            let read = self.0.store.read(move |reader| decide(reader, interner, from.as_ref()));
             let Step { batch, told, next } = read.await?;
             if !batch.is_empty() && commit(&self.0.store, batch).await?.is_none() {
                 conflicts += 1;
@@ -85,12 +88,11 @@ impl Encryption {
     }
 }
 
-/// The rows of a step, and the key of the last where there may be more.
 fn page<K: Key + Clone, V: Value>(
     reader: &Reader<'_>,
     table: &Table<K, V>,
     after: Option<&K>,
-) -> Result<(Vec<(K, V)>, Option<K>), kv::Error> {
+) -> Result<Page<K, V>, kv::Error> {
     let start = after.map_or(Bound::Unbounded, Bound::Excluded);
     let range = table.range(start, Bound::<&K>::Unbounded);
     let rows = reader.scan(table, &range, Direction::Forward, ROWS_PER_STEP)?;

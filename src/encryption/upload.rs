@@ -41,17 +41,17 @@ use crate::{
 #[serde(default)]
 pub struct Upload<'a> {
     /// The identity keys.
-    #[serde(borrow)]
-    device_keys: Option<&'a RawValue>,
+    #[serde(borrow, rename = "device_keys")]
+    device: Option<&'a RawValue>,
     /// One-time keys by their ids.
-    #[serde(borrow)]
-    one_time_keys: Option<Entries<'a>>,
+    #[serde(borrow, rename = "one_time_keys")]
+    one_time: Option<Entries<'a>>,
     /// Fallback keys by their ids.
-    #[serde(borrow)]
-    fallback_keys: Option<Entries<'a>>,
+    #[serde(borrow, rename = "fallback_keys")]
+    fallback: Option<Entries<'a>>,
     /// The same, as clients named them before version 1.2.
     #[serde(borrow, rename = "org.matrix.msc2732.fallback_keys")]
-    old_fallback_keys: Option<Entries<'a>>,
+    old_fallback: Option<Entries<'a>>,
 }
 
 impl Upload<'_> {
@@ -112,18 +112,17 @@ impl NewKeys {
         device: &DeviceKey,
         config: &EncryptionConfig,
     ) -> Result<Self, ApiError> {
-        let device_keys = upload.device_keys;
         let device_keys =
-            device_keys.map(|raw| NewDeviceKeys::parse(raw, device, config)).transpose()?;
+            upload.device.map(|raw| NewDeviceKeys::parse(raw, device, config)).transpose()?;
         let keys = |entries: &Option<Entries<'_>>| {
             entries.as_ref().map(Entries::keys).transpose().map(Option::unwrap_or_default)
         };
-        let mut fallback_keys = keys(&upload.fallback_keys)?;
+        let mut fallback_keys = keys(&upload.fallback)?;
         if fallback_keys.is_empty() {
-            fallback_keys = keys(&upload.old_fallback_keys)?;
+            fallback_keys = keys(&upload.old_fallback)?;
         }
         fallback_keys::check_one_each(&fallback_keys)?;
-        let one_time_keys = keys(&upload.one_time_keys)?;
+        let one_time_keys = keys(&upload.one_time)?;
         let one_time_keys_max = config.one_time_keys_max;
         Ok(Self { device_keys, one_time_keys, fallback_keys, one_time_keys_max })
     }

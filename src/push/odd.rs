@@ -6,7 +6,7 @@
 //! from the commit of `rooms`, which knows them.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     ops::{Bound, ControlFlow},
     sync::Arc,
 };
@@ -14,8 +14,9 @@ use std::{
 use kv::{Direction, Error, Position, Reader, Store};
 use parking_lot::Mutex;
 use ruma::{
-    OwnedUserId, RoomId, UserId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     push::{Action, AnyPushRuleRef, PushCondition, Ruleset},
+    room_id,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -26,12 +27,18 @@ use crate::{
     storage::{
         account_data,
         rows::{Membership, push::Counts},
-        schema::{pushers::PUSH_RULE_CHANGES, rooms::MEMBERSHIPS},
+        schema::{
+            pushers::{PUSH_RULE_CHANGES, PUSH_UNMUTED},
+            rooms::MEMBERSHIPS,
+        },
     },
 };
 
 /// The account data that rules depend on.
 pub const PUSH_RULES: &str = "m.push_rules";
+
+/// Stands for all rooms where a room is named.
+pub const ALL_ROOMS: RoomNid = RoomNid(0);
 
 /// How many changes of rules are taken in together: what is read of one user may be large.
 const CHANGES_AT_ONCE: usize = 64;
@@ -62,6 +69,8 @@ struct Index {
     /// The last change of rules that is known.
     at: Position,
     users: HashMap<OwnedUserId, Entry>,
+    /// When rooms were unmuted, also by users whose rules are the default ones again.
+    unmuted: HashMap<OwnedUserId, Unmuted>,
     rooms: HashMap<RoomNid, HashSet<OwnedUserId>>,
     recent: VecDeque<(Position, OwnedUserId, RoomNid, bool)>,
     /// Changes of membership up to here are forgotten.
@@ -80,7 +89,10 @@ struct Loaded {
     /// `None`: the rules are the default ones.
     user: Option<OddUser>,
     rooms: HashSet<RoomNid>,
+    unmuted: Unmuted,
 }
+
+type Unmuted = HashMap<RoomNid, Position>;
 
 impl Push {
     /// Reads all users whose rules differ, before anybody asks: later a look finds only what changed
@@ -111,6 +123,20 @@ impl Push {
     ) -> Result<Option<Arc<OddUser>>, Error> {
         self.refresh(reader)?;
         Ok(self.0.lock().users.get(user_id).map(|entry| entry.user.clone()))
+    }
+
+    /// When a room was last unmuted by a user: nothing counts that came before.
+    pub(super) fn unmuted_at(
+        &self,
+        reader: &Reader<'_>,
+        user_id: &UserId,
+        room: RoomNid,
+    ) -> Result<Position, Error> {
+        self.refresh(reader)?;
+        let index = self.0.lock();
+        let Some(unmuted) = index.unmuted.get(user_id) else { return Ok(Position::ZERO) };
+        let at = |room| unmuted.get(&room).copied().unwrap_or_default();
+        Ok(at(room).max(at(ALL_ROOMS)))
     }
 
     /// Takes in that a user of this server has joined or left a room.
@@ -164,10 +190,15 @@ impl Push {
 impl Index {
     fn take_in(&mut self, loaded: impl Iterator<Item = Loaded>, view: Position) {
         let known = self.at;
-        for Loaded { changed, user_id, user, mut rooms } in loaded {
+        for Loaded { changed, user_id, user, mut rooms, unmuted } in loaded {
             self.at = self.at.max(changed);
             if changed <= known {
                 continue;
+            }
+            if unmuted.is_empty() {
+                self.unmuted.remove(&user_id);
+            } else {
+                self.unmuted.insert(user_id.clone(), unmuted);
             }
             if let Some(entry) = self.users.remove(&user_id) {
                 for room in entry.rooms {
@@ -230,7 +261,53 @@ fn load(reader: &Reader<'_>, user_id: OwnedUserId, changed: Position) -> Result<
             ControlFlow::Continue(())
         })?;
     }
-    Ok(Loaded { changed, user_id, user, rooms })
+    let mut unmuted = Unmuted::new();
+    let range = PUSH_UNMUTED.prefix(&user_id.to_string());
+    reader.for_each(&PUSH_UNMUTED, &range, Direction::Forward, |key, position| {
+        unmuted.insert(key.room, position);
+        ControlFlow::Continue(())
+    })?;
+    Ok(Loaded { changed, user_id, user, rooms, unmuted })
+}
+
+/// The rooms that a change of a user's rules unmutes; `None` among them stands for all rooms.
+pub fn unmuted(
+    user_id: &UserId,
+    before: Option<&RawValue>,
+    after: &RawValue,
+) -> BTreeSet<Option<OwnedRoomId>> {
+    let [before, after] =
+        [before, Some(after)].map(|content| parse(user_id, content.map(RawValue::get)));
+    let is_unmuted = |room_id: &RoomId| mutes(&before, room_id) && !mutes(&after, room_id);
+    let named = before.iter().flat_map(named_rooms).filter(|room_id| is_unmuted(room_id));
+    // A room that no rule names is muted as all of them are.
+    let all = is_unmuted(room_id!("!any:invalid")).then_some(None);
+    named.map(Some).chain(all).collect()
+}
+
+/// The rooms that a rule is about.
+fn named_rooms(rule: AnyPushRuleRef<'_>) -> Vec<OwnedRoomId> {
+    if let AnyPushRuleRef::Room(rule) = rule {
+        return vec![rule.rule_id.clone()];
+    }
+    let patterns = conditions(rule).iter().filter_map(|condition| match condition {
+        PushCondition::EventMatch(data) if data.key == "room_id" => Some(&data.pattern),
+        _ => None,
+    });
+    patterns.filter_map(|pattern| RoomId::parse(pattern).ok()).collect()
+}
+
+/// Whether nothing in this room notifies whoever has these rules, whatever it is.
+fn mutes(rules: &Ruleset, room_id: &RoomId) -> bool {
+    for rule in rules.iter().filter(|rule| rule.enabled()) {
+        match reach(rule, room_id) {
+            Reach::Nothing => {}
+            Reach::Everything => return verdict(rule.actions()) == Counts::ZERO,
+            Reach::Some if verdict(rule.actions()) == Counts::ZERO => {}
+            Reach::Some => return false,
+        }
+    }
+    true
 }
 
 /// The rules of a user by the content of `m.push_rules`; the default ones without it, and where it
@@ -272,15 +349,7 @@ impl OddUser {
 
     /// Whether nothing in this room notifies the user, whatever it is.
     pub fn mutes(&self, room_id: &RoomId) -> bool {
-        for rule in self.rules.iter().filter(|rule| rule.enabled()) {
-            match reach(rule, room_id) {
-                Reach::Nothing => {}
-                Reach::Everything => return verdict(rule.actions()) == Counts::ZERO,
-                Reach::Some if verdict(rule.actions()) == Counts::ZERO => {}
-                Reach::Some => return false,
-            }
-        }
-        true
+        mutes(&self.rules, room_id)
     }
 }
 
@@ -344,7 +413,7 @@ pub fn is_loud(actions: &[Action]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{push::*, room_id, user_id};
+    use ruma::{push::*, user_id};
 
     use super::*;
 

@@ -110,7 +110,10 @@ impl Push {
         if odd.is_some_and(|user| user.mutes(query.room_id)) {
             return Ok(Unread::default());
         }
-        let places = ReadPlaces::new(reader, query)?;
+        let mut places = ReadPlaces::new(reader, query)?;
+        // What was muted when it came is no notification that could be unread.
+        let unmuted = self.unmuted_at(reader, query.user_id, query.room)?;
+        places.everywhere = places.everywhere.max(TimelinePosition::live(unmuted));
         let mut unread = Unread { main: places.count(MAIN)?, ..Unread::default() };
         for root in places.threads()? {
             let counts = places.count(&root)?;

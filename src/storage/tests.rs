@@ -48,7 +48,7 @@ use super::{
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
         media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
-        pushers::{PusherByKey, PusherKey},
+        pushers::{PushUnmutedKey, PusherByKey, PusherKey},
         reports::UpgradeKey,
         rooms::{
             AggregationKey, BranchKey, CurrentStateKey, EventHashKey, EventKey, MemberKey,
@@ -190,6 +190,7 @@ fn push_rows(encodings: &mut Encodings) {
     encodings.key("PusherKey", &key);
     let key = PusherByKey { app_id: app_id(), pushkey: pushkey(), user_id: user_id() };
     encodings.key("PusherByKey", &key);
+    encodings.key("PushUnmutedKey", &PushUnmutedKey { user_id: user_id(), room: ROOM });
     let own = Counts { notify: 1, highlight: -1 };
     encodings.row("CountRow", &CountRow { total: Counts { notify: 7, highlight: 2 }, own });
     encodings.row("PushThreadRow", &PushThreadRow { root: "$root".to_owned() });

@@ -17,11 +17,12 @@ use crate::{
     config::Config,
     error::ApiError,
     id::{Interner, RoomNid},
+    push::odd::{ALL_ROOMS, unmuted},
     storage::{
         account_data::{IGNORED_USERS, content},
         rows::users::{AccountDataRow, AccountRow},
         schema::{
-            pushers::PUSH_RULE_CHANGES,
+            pushers::{PUSH_RULE_CHANGES, PUSH_UNMUTED, PushUnmutedKey},
             rooms::{MEMBERSHIPS, MembershipKey},
             users::{
                 ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, AccountDataChangeKey, AccountDataKey,
@@ -211,6 +212,13 @@ impl AccountData {
             let default = default_content(user_id, room_id, kind);
             let content = change(before.content.as_deref().or(default.as_deref()))?;
             let mut batch = write(&key, before.row.as_ref(), content.get().as_bytes());
+            if room_id.is_none() && kind == PUSH_RULES {
+                for room in unmuted(user_id, before.content.as_deref(), &content) {
+                    let room = room.map_or(ALL_ROOMS, |room_id| self.interner.room(&room_id));
+                    let key = PushUnmutedKey { user_id: key.user_id.clone(), room };
+                    batch.put(&PUSH_UNMUTED, &key, &Position::pending(0));
+                }
+            }
             // So that nothing is written for an account that is just being deactivated.
             batch.check(&ACCOUNTS, &key.user_id, before.account.map(Json).as_ref());
             batch.touch(topic::user(topic::USER_ACCOUNT_DATA, self.interner.user(user_id)));

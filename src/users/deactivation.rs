@@ -24,6 +24,7 @@ use crate::{
         },
         schema::{
             accounts::{DEPARTURES, ERASED_USERS},
+            pushers::PUSH_UNMUTED,
             users::{
                 ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, ACCOUNTS, DEVICES_SEEN, FILTERS,
                 FILTERS_BY_HASH, PROFILES,
@@ -96,6 +97,7 @@ impl Users {
             batch.delete(&PROFILES, &key);
             batch.delete_range(&ACCOUNT_DATA, ACCOUNT_DATA.prefix(&key));
             batch.delete_range(&ACCOUNT_DATA_CHANGES, ACCOUNT_DATA_CHANGES.prefix(&key));
+            batch.delete_range(&PUSH_UNMUTED, PUSH_UNMUTED.prefix(&key));
             batch.delete_range(&FILTERS, FILTERS.prefix(&key));
             batch.delete_range(&FILTERS_BY_HASH, FILTERS_BY_HASH.prefix(&key));
             batch.delete_range(&DEVICES_SEEN, DEVICES_SEEN.prefix(&key));

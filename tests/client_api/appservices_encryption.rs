@@ -141,6 +141,51 @@ async fn a_refused_transaction_comes_again_as_it_was_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn no_event_overtakes_the_messages_that_were_sent_before_it() {
+    let (server, bridge) = bridged().await;
+    let alice = server.client("alice").await;
+    let room = alice.public_room().await;
+    let bob = ghost(&server, "_irc_bob").await;
+    bob.post(&as_ghost(&bob, &format!("v3/rooms/{room}/join")), json!({})).await.ok();
+    bridge.wait("the join", |bridge| !lists(bridge).is_empty()).await;
+    bridge.fail_with(503);
+    tell(&alice, &bob, 0).await;
+    bridge.wait("a refusal", |bridge| !bridge.refused().is_empty()).await;
+    for number in 1..250 {
+        tell(&alice, &bob, number).await;
+    }
+    alice.send(&room, "encrypted with what the last one brought").await;
+    bridge.fail_with(200);
+    server.post("v1/appservice/irc/ping", json!({})).token(AS_TOKEN).send().await.ok();
+    let is_message = |event: &Value| event["type"] == "m.room.message";
+    bridge.wait("the event", |bridge| bridge.events().iter().any(is_message)).await;
+    assert_eq!(numbers(&bridge), (0..250).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_waits_goes_with_its_registration() {
+    let (server, bridge) = bridged().await;
+    let alice = server.client("alice").await;
+    let bob = ghost(&server, "_irc_bob").await;
+    bridge.fail_with(503);
+    tell(&alice, &bob, 1).await;
+    bridge.wait("a refusal", |bridge| !bridge.refused().is_empty()).await;
+    tell(&alice, &bob, 2).await;
+    server.server.appservices.unregister("irc").await.unwrap();
+    // Now nobody takes it, and the device keeps it for itself.
+    tell(&alice, &bob, 3).await;
+    let second = Bridge::start().await;
+    let pause = std::time::Duration::from_millis(100);
+    tokio::time::sleep(pause).await;
+    server.server.appservices.register(&encrypting(&second.url)).await.unwrap();
+    tell(&alice, &bob, 4).await;
+    second.wait("the last", |second| !second.to_device().is_empty()).await;
+    assert_eq!(numbers(&second), [4]);
+    let synced = bob.get(&format!("{}&timeout=0", as_ghost(&bob, "v3/sync"))).await.ok();
+    assert_eq!(synced["to_device"]["events"][0]["content"]["number"], 3);
+}
+
+#[tokio::test]
 async fn one_that_wants_no_encryption_gets_none_and_its_devices_sync() {
     let (server, bridge) = bridged_by(|url| registration(Some(url))).await;
     let alice = server.client("alice").await;

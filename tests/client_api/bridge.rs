@@ -152,9 +152,11 @@ impl Bridge {
         lists.flatten().collect()
     }
 
-    /// What its transactions hold under a name, one after the other.
+    /// What its transactions hold under a name, one after the other. One that it knows already, as
+    /// after a crash, says nothing new.
     pub(crate) fn told(&self, name: &str) -> Vec<Value> {
-        let all = self.transactions();
+        let mut all = self.transactions();
+        all.dedup();
         all.iter().filter_map(|one| one.body.get(name).cloned()).collect()
     }
 

@@ -101,8 +101,8 @@ async fn the_first_keys_and_the_same_again_need_no_password() {
 #[tokio::test]
 async fn t80_keys_in_the_place_of_others_need_the_password() {
     let server = TestServer::new().await;
-    let (alice, signer, old) = person(&server, "alice").await;
-    let signed = old.self_signing.sign(signer.device_keys());
+    let (alice, device, old) = person(&server, "alice").await;
+    let signed = old.self_signing.sign(device.device_keys());
     let body = json!({ alice.id(): { &alice.user.device_id: signed } });
     assert_eq!(alice.post(SIGNATURES, body).await.ok(), json!({ "failures": {} }));
     let new = Keys::new(alice.id());
@@ -120,8 +120,8 @@ async fn t80_keys_in_the_place_of_others_need_the_password() {
     assert_eq!(try_upload(&alice, body).await.ok(), json!({}));
     let seen = query(&alice, alice.id()).await;
     assert_eq!(of(&seen, "master_keys", &alice), new.master.bare("master"));
-    let device = &seen["device_keys"][alice.id()][&alice.user.device_id];
-    let by_device = device["signatures"][alice.id()].as_object().unwrap();
+    let known = &seen["device_keys"][alice.id()][&alice.user.device_id];
+    let by_device = known["signatures"][alice.id()].as_object().unwrap();
     assert_eq!(by_device.len(), 1, "what the old key signed is gone");
 }
 
@@ -280,7 +280,14 @@ async fn t78_what_may_not_be_signed_so_is_a_failure_and_not_stored() {
     }
     let after = (query(&alice, alice.id()).await, query(&alice, bob.id()).await);
     assert_eq!(before, after);
-    // What is right in the same request is stored.
+}
+
+#[tokio::test]
+async fn what_is_right_is_stored_beside_what_is_wrong() {
+    let server = TestServer::new().await;
+    let (alice, device, keys) = person(&server, "alice").await;
+    let bob = server.client("bob").await;
+    let device_id = alice.user.device_id.as_str();
     let body = json!({ alice.id(): {
         device_id: keys.self_signing.sign(device.device_keys()),
         "OTHER": device.device_keys(),

@@ -1,9 +1,11 @@
 //! Backups of the keys of rooms.
 
+use causerie::storage::schema::encryption::{BACKUP_KEYS, BACKUP_VERSIONS};
 use futures::future::join_all;
+use kv::Direction;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Client, TestServer, encode};
+use crate::harness::{Answer, Client, PASSWORD, TestServer, encode, password_stage};
 
 const VERSION: &str = "v3/room_keys/version";
 const ALGORITHM: &str = "m.megolm_backup.v1.curve25519-aes-sha2";
@@ -271,7 +273,7 @@ async fn a_large_backup_comes_whole() {
     let alice = server.client("alice").await;
     let version = new_version(&alice).await;
     let mut expected = json!({ "rooms": {} });
-    let data = "d".repeat(20_000);
+    let data = "d".repeat(21_000);
     for part in 0..4 {
         let sessions: serde_json::Map<_, _> =
             (0..20).map(|number| (format!("s{part}-{number}"), key(number, &data))).collect();
@@ -347,4 +349,53 @@ async fn a_backup_is_the_users_own_and_survives_a_restart() {
     let alice = Client { server: &server, user };
     assert_eq!(state_of(&alice, &version).await, before);
     assert_eq!(alice.get(&keys_path(&[ROOM, "s"], &version)).await.ok(), key(0, "x"));
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_is_completed_by_the_same_again() {
+    // Forty keys are two batches, of which the second is refused: as after a crash between them.
+    let server = TestServer::with(|config| config.encryption.backup_keys_max = 39).await;
+    let alice = server.client("alice").await;
+    let version = new_version(&alice).await;
+    let data = "d".repeat(21_000);
+    let sessions: serde_json::Map<_, _> =
+        (0..40).map(|number| (format!("s{number}"), key(0, &data))).collect();
+    let sessions = json!({ "sessions": sessions });
+    let path = keys_path(&[ROOM], &version);
+    assert_eq!(alice.put(&path, sessions.clone()).await.outcome(), (413, "M_TOO_LARGE"));
+    let (etag, count) = state_of(&alice, &version).await;
+    let stored = alice.get(&path).await.ok();
+    assert_eq!(stored["sessions"].as_object().unwrap().len() as u64, count);
+    assert!((1..40).contains(&count), "{count}");
+    let user = alice.user.clone();
+    let server = server.restarted(|config| config.encryption.backup_keys_max = 40).await;
+    let alice = Client { server: &server, user };
+    let completed = state(&alice.put(&path, sessions.clone()).await.ok());
+    assert!(completed.0 != etag && completed.1 == 40, "{completed:?}");
+    assert_eq!(alice.get(&path).await.ok(), sessions);
+}
+
+#[tokio::test]
+async fn nothing_of_it_is_left_of_an_account_that_ends() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let bob = server.client("bob").await;
+    for client in [&alice, &bob] {
+        let version = new_version(client).await;
+        put_key(client, "s", &version, key(0, "x")).await.ok();
+    }
+    let path = "v3/account/deactivate";
+    let asked = alice.post(path, json!({})).await;
+    let session = asked.body["session"].as_str().unwrap();
+    let auth = password_stage("alice", PASSWORD, session);
+    alice.post(path, json!({ "auth": auth })).await.ok();
+    let reader = server.server.store.reader();
+    let left = |user: &String| {
+        let keys = reader.scan(&BACKUP_KEYS, &BACKUP_KEYS.prefix(user), Direction::Forward, 9);
+        let range = BACKUP_VERSIONS.prefix(user);
+        let versions = reader.scan(&BACKUP_VERSIONS, &range, Direction::Forward, 9);
+        (keys.unwrap().len(), versions.unwrap().len())
+    };
+    assert_eq!(left(&alice.id().to_owned()), (0, 0));
+    assert_eq!(left(&bob.id().to_owned()), (1, 1));
 }

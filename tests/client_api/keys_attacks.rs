@@ -10,6 +10,7 @@ use kv::Direction;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    bridge::{AS_TOKEN, registration},
     harness::TestServer,
     keys::{ALGORITHM, DeviceSigner, claim, query, upload},
 };
@@ -99,6 +100,10 @@ async fn t77_without_a_device_or_a_token_nothing_is_uploaded() {
     let multipart = server.post("v3/keys/upload", json!({})).token(&alice.user.token);
     let multipart = multipart.header("content-type", "multipart/form-data").send().await;
     assert_eq!(multipart.status.as_u16(), 415);
+    // An application service that names no device.
+    server.server.appservices.register(&registration(None)).await.unwrap();
+    let upload = server.post("v3/keys/upload", json!({})).token(AS_TOKEN).send().await;
+    assert_eq!(upload.outcome(), (400, "M_INVALID_PARAM"));
 }
 
 #[tokio::test]

@@ -127,6 +127,19 @@ async fn rules_decide_what_is_counted() {
     say(&alice, &room, mention(bob.id())).await;
     assert_eq!(unread(&bob, &room).await, (0, 0));
     assert_eq!(unread(&carol, &room).await, (3, 0));
+    // Nor does it count when the room is not muted any more, but what comes then does.
+    bob.delete(&format!("v3/pushrules/global/override/{}", encode(&room))).await.ok();
+    assert_eq!(unread(&bob, &room).await, (0, 0));
+    say(&alice, &room, mention(bob.id())).await;
+    assert_eq!(unread(&bob, &room).await, (1, 1));
+    // The same of all rooms at once.
+    rule("override/.m.rule.master/enabled", json!({ "enabled": true })).await;
+    assert_eq!(unread(&bob, &room).await, (0, 0));
+    say(&alice, &room, mention(bob.id())).await;
+    rule("override/.m.rule.master/enabled", json!({ "enabled": false })).await;
+    say(&alice, &room, mention(bob.id())).await;
+    assert_eq!(unread(&bob, &room).await, (1, 1));
+    assert_eq!(unread(&carol, &room).await, (6, 0));
 }
 
 #[tokio::test]

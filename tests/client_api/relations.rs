@@ -564,15 +564,15 @@ async fn what_relates_to_an_event_is_redacted_with_it() {
     let because = bob.event(&room, &edits[0]).await.ok()["unsigned"]["redacted_because"].clone();
     assert_eq!(because["sender"], json!(alice.id()));
 
-    let root = bob.send(&room, "a thread").await;
-    let replies = [reply(&bob, &room, &root, "1").await, reply(&alice, &room, &root, "2").await];
-    let vote = refer(&bob, &room, &root).await;
-    redact_all(&bob, &room, &root, json!(["*"])).await.ok();
+    let start = bob.send(&room, "a thread").await;
+    let replies = [reply(&bob, &room, &start, "1").await, reply(&alice, &room, &start, "2").await];
+    let vote = refer(&bob, &room, &start).await;
+    redact_all(&bob, &room, &start, json!(["*"])).await.ok();
     assert!(is_redacted(&alice, &room, &replies[0]).await);
     assert!(is_redacted(&alice, &room, &vote).await);
     assert!(!is_redacted(&alice, &room, &replies[1]).await, "it is another's");
-    assert_eq!(bundle(&alice, &room, &root).await["m.thread"]["count"], json!(1));
-    redact_all(&alice, &room, &root, json!(["m.thread"])).await.ok();
+    assert_eq!(bundle(&alice, &room, &start).await["m.thread"]["count"], json!(1));
+    redact_all(&alice, &room, &start, json!(["m.thread"])).await.ok();
     assert!(is_redacted(&alice, &room, &replies[1]).await, "a moderator may");
 
     let versions = server.get("versions").send().await.ok();

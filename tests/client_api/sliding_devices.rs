@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{Client, TestServer, text},
+    keys::{ALGORITHM, DeviceSigner, claim, upload},
     sliding::{all_rooms, pos, slide, try_slide},
     to_device::{numbers, stored, stores, tell},
 };
@@ -184,9 +185,8 @@ async fn the_connection_for_rooms_is_not_woken_by_messages() {
     let (alice, bob) = (server.client("alice").await, server.client("bob").await);
     let room = alice.public_room().await;
     let rooms = all_rooms(19);
-    let list = slide(&alice, None, &rooms).await;
+    let last = pos(&slide(&alice, None, &rooms).await);
     let devices = slide(&alice, None, &encryption(None)).await;
-    let last = pos(&list);
     let news = async {
         tell(&bob, &alice, 1).await;
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -253,4 +253,97 @@ async fn classic_and_sliding_sync_of_one_device_share_its_messages() {
     alice.sync(Some(&text(&classic["next_batch"]))).await;
     stores(&alice, 0).await;
     assert_eq!(told(&slide(&alice, None, &encryption(None)).await), [0; 0]);
+}
+
+fn changed(answer: &Value) -> Vec<&str> {
+    let changed = answer["extensions"]["e2ee"]["device_lists"]["changed"].as_array();
+    changed.into_iter().flatten().map(|user| user.as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_change_of_devices_wakes_the_connection_for_encryption_alone() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let rooms = all_rooms(19);
+    let last = pos(&slide(&alice, None, &rooms).await);
+    let first = slide(&alice, None, &encryption(None)).await;
+    assert_eq!(changed(&first), [""; 0]);
+    let keys = DeviceSigner::new(&bob).device_keys();
+    let news = async {
+        upload(&bob, json!({ "device_keys": keys })).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        bob.send(&room, "hi").await;
+    };
+    let (of_rooms, of_devices, ()) = tokio::join!(
+        try_slide(&alice, (Some(&last), 30_000), &rooms),
+        wait(&alice, &first),
+        soon(news)
+    );
+    assert_eq!(of_rooms.body["rooms"][&room]["num_live"], json!(1), "not woken before");
+    assert_eq!(changed(&of_devices), [bob.id()]);
+    // The same request again is told the same, the next one nothing.
+    assert_eq!(changed(&go_on(&alice, &first).await), [bob.id()]);
+    assert_eq!(changed(&go_on(&alice, &go_on(&alice, &first).await).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn who_joins_is_told_to_the_connection_for_encryption() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    let first = slide(&alice, None, &encryption(None)).await;
+    let (joined, ()) = tokio::join!(wait(&alice, &first), soon(bob.join(&room)));
+    assert_eq!(changed(&joined), [bob.id()]);
+    let (parted, ()) = tokio::join!(wait(&alice, &joined), soon(bob.leave(&room)));
+    assert_eq!(parted["extensions"]["e2ee"]["device_lists"]["left"], json!([bob.id()]));
+}
+
+#[tokio::test]
+async fn what_changed_while_the_extension_was_off_is_told_later() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let first = slide(&alice, None, &encryption(None)).await;
+    let since = next(&first);
+    let nothing = json!({ "conn_id": "encryption" });
+    let off = slide(&alice, Some(&pos(&first)), &nothing).await;
+    upload(&bob, json!({ "device_keys": DeviceSigner::new(&bob).device_keys() })).await;
+    let off = slide(&alice, Some(&pos(&off)), &nothing).await;
+    let on = slide(&alice, Some(&pos(&off)), &encryption(Some(&since))).await;
+    assert_eq!(changed(&on), [bob.id()]);
+    assert_eq!(changed(&go_on(&alice, &on).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_claim_wakes_both_syncs_of_the_device() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let signer = DeviceSigner::new(&alice);
+    let own = json!({
+        "device_keys": signer.device_keys(),
+        "one_time_keys": signer.one_time_keys(&["A"]),
+        "fallback_keys": signer.fallback_key("F"),
+    });
+    upload(&alice, own).await;
+    let mut first = slide(&alice, None, &encryption(None)).await;
+    let mut classic = alice.sync(None).await;
+    assert_eq!(keys(&first), &json!(1));
+    // The one-time key, then the fallback key.
+    for unused in [json!([ALGORITHM]), json!([])] {
+        let since = text(&classic["next_batch"]);
+        let (sliding, told, _) = tokio::join!(
+            wait(&alice, &first),
+            alice.sync_with(Some(&since), "timeout=30000"),
+            soon(claim(&bob, &alice))
+        );
+        assert_eq!(keys(&sliding), &json!(0));
+        assert_eq!(told["device_one_time_keys_count"], json!({ ALGORITHM: 0 }));
+        assert_eq!(told["device_unused_fallback_key_types"], unused);
+        let types = &sliding["extensions"]["e2ee"]["device_unused_fallback_key_types"];
+        assert_eq!(types, &unused);
+        (first, classic) = (sliding, told);
+    }
 }

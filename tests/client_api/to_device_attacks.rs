@@ -125,8 +125,8 @@ async fn t91_ten_thousand_wait_and_none_is_lost() {
     };
     for hundred in 0..99 {
         let numbers = hundred * 100..(hundred + 1) * 100;
-        let sent = futures::future::join_all(numbers.map(&send)).await;
-        assert!(sent.iter().all(|status| *status == 200));
+        let answers = futures::future::join_all(numbers.map(&send)).await;
+        assert!(answers.iter().all(|status| *status == 200));
     }
     for number in 9_900..10_000 {
         assert_eq!(send(number).await, 200);
@@ -172,4 +172,25 @@ async fn nobody_reads_the_messages_of_another() {
         assert_eq!(answer.get("to_device"), None);
     }
     assert_eq!(stored(&alice), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t65_a_device_that_ends_meanwhile_leaves_no_message_behind() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    for round in 0..20 {
+        let phone = server.device_of("alice").await;
+        let names: Vec<String> = (0..6).map(|number| format!("{round}-{number}")).collect();
+        let sends = names.iter().map(|name| put(&bob, name, json!({ alice.id(): { "*": {} } })));
+        let fetches = async {
+            let told = phone.sync(None).await;
+            phone.sync(Some(&text(&told["next_batch"]))).await;
+            phone.post("v3/logout", json!({})).await.ok();
+        };
+        let (sent, ()) = tokio::join!(futures::future::join_all(sends), fetches);
+        assert!(sent.iter().all(|answer| answer.status == 200));
+        // What the client had is removed on the side.
+        stores(&phone, 0).await;
+    }
+    assert_eq!(stored(&alice), (120, 120));
 }

@@ -1,6 +1,11 @@
 //! Upgrading rooms, and what follows members into the new room.
 
+use std::{future::poll_fn, task::Poll};
+
+use causerie::rooms::{membership::MemberProfile, upgrade::Upgrade};
+use futures::FutureExt;
 use http::Method;
+use ruma::RoomVersionId;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, encode, text};
@@ -231,4 +236,71 @@ async fn an_upgrade_asked_for_twice_at_once_happens_once() {
     assert_eq!(tombstones.len(), 1, "{page}");
     assert_eq!(text(&tombstones[0]["content"]["replacement_room"]), one);
     assert_eq!(one, other);
+}
+
+/// Polls until the future is woken and polled again, or gives what it comes to.
+async fn step<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut woken = false;
+    poll_fn(|context| match future.poll_unpin(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if woken => Poll::Ready(None),
+        Poll::Pending => {
+            woken = true;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Begins an upgrade and breaks it off after so many steps, as a crash would; whether it was done.
+async fn break_off(server: &TestServer, alice: &Client<'_>, old: &str, steps: usize) -> bool {
+    let rooms = &server.server.rooms;
+    let room = rooms.known_room(old.try_into().unwrap()).await.unwrap();
+    let wanted = Upgrade {
+        sender: alice.user.user_id.clone(),
+        profile: MemberProfile::default(),
+        version: RoomVersionId::V12,
+        additional_creators: Vec::new(),
+    };
+    let mut upgrade = Box::pin(rooms.upgrade(&room, wanted));
+    for _ in 0..steps {
+        if let Some(result) = step(&mut upgrade).await {
+            result.unwrap();
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn an_upgrade_that_was_broken_off_anywhere_goes_on_with_the_same_room() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let (mut rooms, mut steps, mut is_done) = (0, 0, false);
+    while !is_done {
+        let name = format!("place{steps}");
+        let old = alice
+            .create_room(json!({ "room_version": "11", "room_alias_name": name, "name": name }))
+            .await;
+        alice.act_on(&old, "ban", &bob).await.ok();
+        // Twice: the second try is broken off too, a little later.
+        is_done = break_off(&server, &alice, &old, steps).await;
+        break_off(&server, &alice, &old, steps + 1).await;
+        let new = upgrade(&alice, &old, "12").await;
+        assert_eq!(upgrade(&alice, &old, "12").await, new);
+        let tombstone = alice.state(&old, "m.room.tombstone").await.ok();
+        assert_eq!(tombstone["replacement_room"], json!(new), "{steps} steps");
+        let alias = encode(&format!("#{name}:{}", server.server.config.server.name));
+        let found = alice.get(&format!("v3/directory/room/{alias}")).await.ok();
+        assert_eq!(found["room_id"], json!(new), "{steps} steps");
+        assert_eq!(alice.state(&new, "m.room.name").await.ok()["name"], json!(name));
+        let path = format!("v3/rooms/{new}/state/m.room.member/{}", bob.id());
+        assert_eq!(alice.get(&path).await.ok()["membership"], json!("ban"), "{steps} steps");
+        // The old one and the new one, and no other.
+        rooms += 2;
+        let joined = alice.get("v3/joined_rooms").await.ok();
+        assert_eq!(joined["joined_rooms"].as_array().unwrap().len(), rooms, "{steps} steps");
+        steps += 1;
+    }
+    assert!(steps > 3, "it was broken off at {steps} places");
 }

@@ -153,6 +153,10 @@ fn limits_that_make_no_sense_are_refused() {
             }),
         ),
         (
+            "`encryption.qr_login` needs `server.public_base_url`",
+            Box::new(|c| c.encryption.qr_login = true),
+        ),
+        (
             "`encryption.backup_key_size_bytes_max` is more than 98304",
             Box::new(|c| c.encryption.backup_key_size_bytes_max = 100_000),
         ),

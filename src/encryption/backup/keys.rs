@@ -200,21 +200,15 @@ fn decide_upload(
     count_max: u64,
 ) -> Result<(Batch, BackupState), ApiError> {
     let (version, row) = writable(reader, user, version)?;
-    let keys: Vec<_> = part
-        .iter()
-        .map(|key| BackupKeyKey {
-            user_id: user.clone(),
-            version,
-            room_id: key.room_id.clone(),
-            session_id: key.session_id.clone(),
-        })
-        .collect();
-    let known = reader.get_many(&BACKUP_KEYS, &keys)?;
     let mut batch = Batch::new();
     let mut count = row.count;
-    for ((key, new), old) in keys.iter().zip(part).zip(known) {
-        if old.as_ref().is_none_or(|old| is_better(&new.row, old)) {
-            batch.put(&BACKUP_KEYS, key, &new.row);
+    for BackupKey { room_id, session_id, row: new } in part {
+        let (user_id, room_id) = (user.clone(), room_id.clone());
+        let key = BackupKeyKey { user_id, version, room_id, session_id: session_id.clone() };
+        // One by one: those that are there may be much larger than what comes.
+        let old = reader.get(&BACKUP_KEYS, &key)?;
+        if old.as_ref().is_none_or(|old| is_better(new, old)) {
+            batch.put(&BACKUP_KEYS, &key, new);
             count += u64::from(old.is_none());
         }
     }

@@ -1,6 +1,10 @@
 //! Attack case T77, the part about identity keys.
 
-use ruma::{CanonicalJsonObject, signatures::Ed25519KeyPair};
+use ruma::{
+    CanonicalJsonObject,
+    serde::{Base64, base64::Standard},
+    signatures::Ed25519KeyPair,
+};
 use serde_json::{Value, json};
 
 use super::*;

@@ -28,7 +28,7 @@ use crate::{
             rooms::{MEMBERS, MEMBERSHIPS, ROOM_HEADS},
         },
     },
-    sync::room_table::News,
+    sync::room_table::{News, RoomPositions},
 };
 
 /// So many users are looked at one by one, whatever there is to look at instead.
@@ -148,7 +148,13 @@ impl Changes<'_> {
     /// it is not known whether one came before it: it is told twice, not too late.
     fn add_keys(&mut self) -> Result<(), ApiError> {
         let (reader, own) = (self.step.reader, self.step.user_id.to_string());
-        if self.news.device_lists > self.since {
+        if self.news.devices > self.since {
+            // Whom the reader has verified on another device.
+            self.changed.extend(signed_since(reader, self.step.user_id, self.since)?);
+        }
+        let members_changed = |room: &(_, RoomPositions)| room.1.members > self.since;
+        // Who left a room and came back may have changed something where it was nobody's business.
+        if self.news.device_lists > self.since || self.news.rooms.iter().any(members_changed) {
             let mut users: BTreeSet<String> =
                 changed_since(reader, self.since)?.into_iter().collect();
             users.retain(|user| !self.changed.contains(user));
@@ -159,10 +165,6 @@ impl Changes<'_> {
             && reader.get(&DEVICE_LISTS, &own)?.is_some_and(|changed| changed > self.since)
         {
             self.changed.insert(own);
-        }
-        if self.news.devices > self.since {
-            // Whom the reader has verified with another device, wherever they are.
-            self.changed.extend(signed_since(reader, self.step.user_id, self.since)?);
         }
         Ok(())
     }

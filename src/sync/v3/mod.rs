@@ -84,6 +84,8 @@ struct Asked {
     device: DeviceKey,
     /// `None`: the client begins.
     since: Option<Position>,
+    /// Whether the client's token is of a time that is gone: what it knows of devices may be wrong.
+    restored: bool,
     /// The messages that the client has; `None`: none.
     inbox: Option<Position>,
     /// Whether not all messages were told that waited at `since`.
@@ -150,12 +152,14 @@ impl Sync {
         let newest = self.0.sources.rooms.store().position();
         self.0.notifier.wait_until(newest).await;
         let since = token.and_then(|token| token.since(self.0.epoch, newest));
+        let restored = token.is_some() && since.is_none();
         let token = token.filter(|_| since.is_some());
         let device = (request.user_id, request.device_id);
         let asked = Asked {
             known: self.0.connections.members(&device, since),
             device,
             since,
+            restored,
             inbox: token.map(SyncToken::messages),
             inbox_cut: token.is_some_and(|token| token.inbox.is_some()),
             full_state: request.full_state,
@@ -345,8 +349,9 @@ impl Build<'_> {
             answer.told_messages = Some(ToldMessages::from(&page));
             answer.to_device = page.events.into();
         }
-        // A client that begins asks for the devices of those whom it has to do with.
-        if let Some(since) = self.since {
+        // A client that begins asks for the devices of those whom it has to do with. One that comes
+        // from before a restore is told to ask again for all of them.
+        if let Some(since) = self.since.or(self.request.restored.then_some(Position::ZERO)) {
             answer.device_lists = device_lists::read(&self.step, since, news)?;
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! `GET /sync` against rooms and users on the memory engine.
 
 mod counts;
+mod device_lists;
+mod device_lists_model;
 mod flows;
 mod gaps;
 mod messages;

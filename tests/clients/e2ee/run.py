@@ -77,6 +77,7 @@ class Driver:
         )
         self.numbers = itertools.count(1)
         self.answers = {}
+        self.ended = False
         self.changed = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -87,8 +88,9 @@ class Driver:
             request = {"id": number, "device": device, "do": do, **what}
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-            answered = self.changed.wait_for(lambda: number in self.answers, PATIENCE_S)
-            answer = self.answers.pop(number) if answered else {"error": "no answer"}
+            self.changed.wait_for(lambda: number in self.answers or self.ended, PATIENCE_S)
+            error = "the driver has ended" if self.ended else "no answer"
+            answer = self.answers.pop(number, {"error": error})
         if "error" in answer:
             raise Failed(f"{self.name}: {device} {do} {what}: {answer['error']}")
         return answer["value"]
@@ -112,19 +114,8 @@ class Driver:
                     print(f"{self.name}: {line}", end="", flush=True)
                 self.changed.notify_all()
         with self.changed:
-            # Nobody waits for a process that is gone.
-            self.answers = _Gone(self.answers)
+            self.ended = True
             self.changed.notify_all()
-
-
-class _Gone(dict):
-    """The answers of a process that has ended."""
-
-    def __contains__(self, number):
-        return True
-
-    def pop(self, number):
-        return dict.pop(self, number, {"error": "the driver has ended"})
 
 
 def arguments():
@@ -161,37 +152,43 @@ def apart(drivers):
         yield "dehydrated-sdk", parts.dehydrated, ["sdk"]
 
 
+def start(options):
+    """A driver for each library that the command line gives."""
+    commands = {
+        "js": ("node", options.js, options.url),
+        "nio": (sys.executable, options.nio, options.url),
+        "sdk": (options.sdk, options.url, "driver"),
+    }
+    given = {name: command for name, command in commands.items() if None not in command}
+    return {name: Driver(name, [str(part) for part in given[name]]) for name in given}
+
+
+def tell(options, tally, drivers):
+    """All that is wanted, to all drivers."""
+    server, tag = Server(options.url), secrets.token_hex(4)
+    pairs = itertools.combinations_with_replacement(drivers, 2)
+    with ThreadPoolExecutor(PAIRS_AT_ONCE) as pool:
+        for first, second in pairs:
+            name = f"{first}-{second}"
+            if options.only in (None, name):
+                story = Story(tally, server, f"{name}-{tag}", drivers[first], drivers[second])
+                pool.submit(told, tally, name, story.tell)
+        for name, part, libraries in apart(drivers):
+            if options.only in (None, name, name.split("-")[0]):
+                scene = parts.Part(tally, server, f"{name}-{tag}", drivers)
+                pool.submit(told, tally, name, part, scene, *libraries)
+    if options.only in (None, "crowd"):
+        # Alone, because it measures; js comes first and is the fastest.
+        driver = next(iter(drivers.values()))
+        told(tally, "crowd", crowd.tell, tally, server, f"crowd-{tag}", driver)
+
+
 def main():
     """Tells every story; returns the exit code."""
-    options = arguments()
-    commands = {
-        "js": options.js and ["node", options.js],
-        "nio": options.nio and [sys.executable, options.nio],
-        "sdk": options.sdk and [options.sdk],
-    }
-    commands = {name: command for name, command in commands.items() if command}
-    pairs = [f"{a}-{b}" for a, b in itertools.combinations_with_replacement(commands, 2)]
-    wanted = lambda part: options.only in (None, part)  # noqa: E731
-
-    tally, server, tag = Tally(), Server(options.url), secrets.token_hex(4)
-    drivers = {}
-    for name, command in commands.items():
-        tail = ["driver"] if name == "sdk" else []
-        drivers[name] = Driver(name, [str(part) for part in command] + [options.url] + tail)
+    options, tally = arguments(), Tally()
+    drivers = start(options)
     try:
-        with ThreadPoolExecutor(PAIRS_AT_ONCE) as pool:
-            for pair in filter(wanted, pairs):
-                libraries = [drivers[name] for name in pair.split("-")]
-                story = Story(tally, server, f"{pair}-{tag}", *libraries)
-                pool.submit(told, tally, pair, story.tell)
-            for name, part, libraries in apart(drivers):
-                if options.only in (None, name, name.split("-")[0]):
-                    scene = parts.Part(tally, server, f"{name}-{tag}", drivers)
-                    pool.submit(told, tally, name, part, scene, *libraries)
-        if wanted("crowd"):
-            # Alone, because it measures; js is the fastest.
-            driver = next(iter(drivers.values()))
-            told(tally, "crowd", crowd.tell, tally, server, f"crowd-{tag}", driver)
+        tell(options, tally, drivers)
     finally:
         for driver in drivers.values():
             driver.close()
