@@ -57,7 +57,7 @@ pub struct Upload<'a> {
 impl Upload<'_> {
     /// Whether there are identity keys in it.
     pub(super) const fn has_device_keys(&self) -> bool {
-        self.device_keys.is_some()
+        self.device.is_some()
     }
 }
 
