@@ -53,6 +53,7 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "org.matrix.msc3715.stable",
     "org.matrix.msc3771",
     "org.matrix.msc3773",
+    "org.matrix.msc3814",
     "org.matrix.msc3827.stable",
     "org.matrix.msc3856.stable",
     "org.matrix.msc3912",

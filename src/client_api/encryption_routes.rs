@@ -4,7 +4,9 @@
 
 use http::Method;
 
-use super::{ClientApi, backup, cross_signing, key_changes, keys, rendezvous, to_device};
+use super::{
+    ClientApi, backup, cross_signing, dehydrated_device, key_changes, keys, rendezvous, to_device,
+};
 use crate::http::{Options, Routes};
 
 /// The largest body of a rendezvous as JSON: each byte of its text may be escaped.
@@ -58,7 +60,12 @@ fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 }
 
 fn dehydrated_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let put = dehydrated_device::put_dehydrated_device;
     routes
+        .add_raw(&Method::PUT, dehydrated_device::PUT_PATHS, put)
+        .add(dehydrated_device::get_dehydrated_device)
+        .add(dehydrated_device::delete_dehydrated_device)
+        .add_with(Options::DEFAULT.changes_nothing(), dehydrated_device::get_events)
 }
 
 fn rendezvous_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

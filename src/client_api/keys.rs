@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::response::Response;
+use bytes::Bytes;
 use ruma::api::client::keys::{claim_keys, get_keys};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -45,14 +46,20 @@ pub(super) async fn upload_keys(
     auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    check_json_headers(&request.head.headers)?;
-    let body = read_body(request.body, UPLOAD_BYTES_MAX, BODY_IDLE_MAX).await?;
-    let body = if body.is_empty() { &b"{}"[..] } else { &body[..] };
-    check_json(body, JsonRules::REQUEST)?;
-    let upload: Upload<'_> = serde_json::from_slice(body)
+    let body = read_keys(request).await?;
+    let upload: Upload<'_> = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_json(format!("The keys are not valid: {error}")))?;
     let counts = app.encryption.upload_keys(&auth.user_id, &auth.device_id, &upload).await?;
     json(&json!({ "one_time_key_counts": counts }))
+}
+
+/// The JSON of a request that brings keys. Nothing counts as `{}`.
+pub(super) async fn read_keys(request: RawRequest) -> Result<Bytes, ApiError> {
+    check_json_headers(&request.head.headers)?;
+    let body = read_body(request.body, UPLOAD_BYTES_MAX, BODY_IDLE_MAX).await?;
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    check_json(&body, JsonRules::REQUEST)?;
+    Ok(body)
 }
 
 /// `POST /_matrix/client/v3/keys/query`

@@ -15,6 +15,7 @@ pub mod context;
 pub mod create_room;
 pub mod cross_signing;
 pub mod delayed_events;
+pub mod dehydrated_device;
 pub mod device;
 pub mod directory;
 pub mod discovery;

@@ -10,23 +10,23 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::StatusCode;
 use kv::{Batch, Direction, Reader};
-use ruma::{CanonicalJsonObject, UserId};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     ATTEMPTS, Encryption, busy, commit,
     device_lists::{self, Told, mark},
-    signed_json::{Signatures, is_signed_by, key_bytes, parsed, signed_part},
+    device_names::names_device,
+    ending::check_active,
+    signed_json::{Signatures, is_signed_by, is_unpadded_key, parsed, signed_part},
 };
 use crate::{
     error::ApiError,
     id::Interner,
     storage::schema::{
-        encryption::{
-            CROSS_SIGNING_KEYS, CrossSigningKeyKey, DEVICE_KEYS, SIGNATURES, SignatureKey,
-        },
-        users::{DEVICES, DeviceKey},
+        encryption::{CROSS_SIGNING_KEYS, CrossSigningKeyKey, SIGNATURES, SignatureKey},
+        users::DeviceKey,
     },
 };
 
@@ -170,10 +170,14 @@ impl NewKey {
         let (Some((key_id, public)), None) = (keys.next(), keys.next()) else {
             return Err(refused("must have exactly one key"));
         };
-        if key_id.strip_prefix("ed25519:") != Some(&public) || key_bytes(&public).is_none() {
+        if key_id.strip_prefix("ed25519:") != Some(&public) || !is_unpadded_key(&public) {
             return Err(refused("has no Ed25519 key under its own name"));
         }
         object.remove("unsigned");
+        // Whom others have verified is nobody's business, and what they say of it is not checked.
+        if let Some(CanonicalJsonValue::Object(signatures)) = object.get_mut("signatures") {
+            signatures.retain(|signer, _| signer == user_id.as_str());
+        }
         let signed = signed_part(&object).ok_or_else(|| refused("is not canonical JSON"))?;
         let json = serde_json::to_vec(&object).map_err(ApiError::internal)?;
         Ok(Self { usage, json, public, signed, signatures: fields.signatures })
@@ -293,11 +297,12 @@ fn replace(
     }
     for key in keys {
         let device = DeviceKey { user_id: user.clone(), device_id: key.public.clone() };
-        if reader.contains(&DEVICES, &device)? || reader.contains(&DEVICE_KEYS, &device)? {
+        if names_device(reader, &mut batch, &device)? {
             return Err(ApiError::forbidden("A device has the same name as one of the keys"));
         }
         batch.put(&CROSS_SIGNING_KEYS, &key.usage.key(&user), &key.json);
     }
+    check_active(reader, &mut batch, user_id)?;
     let told = mark(reader, &mut batch, interner, user_id)?;
     Ok((batch, told))
 }

@@ -12,14 +12,14 @@ use ruma::CanonicalJsonObject;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::signed_json::{Signatures, is_signed_by, key_bytes, parsed, signed_part};
+use super::{
+    signatures::forget_device,
+    signed_json::{Signatures, is_signed_by, key_bytes, parsed, signed_part},
+};
 use crate::{
     config::EncryptionConfig,
     error::ApiError,
-    storage::schema::{
-        encryption::{DEVICE_KEYS, SIGNATURES},
-        users::DeviceKey,
-    },
+    storage::schema::{encryption::DEVICE_KEYS, users::DeviceKey},
 };
 
 /// The most algorithms that a device names, and the most keys that it has.
@@ -92,10 +92,8 @@ impl NewDeviceKeys {
         let is_signed_alike =
             old.is_some_and(|old| signed_part_of(&old) == signed_part_of(&self.json));
         if !is_signed_alike {
-            // What was signed is gone, and its signatures with it.
-            let user = device.user_id.clone();
-            let range = SIGNATURES.prefix(&(user.clone(), user, device.device_id.clone()));
-            batch.delete_range(&SIGNATURES, range);
+            // What was signed is gone, and its signatures with it; what the old keys signed, too.
+            forget_device(reader, batch, device)?;
         }
         Ok(true)
     }

@@ -14,8 +14,10 @@ pub mod backup;
 mod claim;
 mod cross_signing;
 pub mod default_rooms;
+mod dehydrated;
 mod device_keys;
 pub mod device_lists;
+mod device_names;
 mod ending;
 mod fallback_keys;
 mod in_flight;
@@ -38,6 +40,8 @@ use self::in_flight::InFlight;
 pub use self::{
     claim::{Claimed, ClaimedKey},
     cross_signing::{CrossSigningKeys, KeyChange},
+    dehydrated::{DehydratedMessages, NewDehydratedDevice},
+    device_names::check_new_device,
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
     signatures::{SignatureFailures, SignedKeys, signed_since},
@@ -65,6 +69,7 @@ struct Parts {
     appservices: Appservices,
     server_name: ruma::OwnedServerName,
     config: EncryptionConfig,
+    device_name_bytes_max: usize,
     claims: InFlight,
     /// The day on which old transactions of messages to devices were last removed.
     transactions_swept: AtomicU32,
@@ -94,6 +99,7 @@ impl Encryption {
             appservices,
             server_name: config.server.name.clone(),
             config: config.encryption.clone(),
+            device_name_bytes_max: config.limits.device_name_size_bytes_max,
             claims: InFlight::default(),
             transactions_swept: AtomicU32::new(0),
             backup_locks: backup::Locks::default(),

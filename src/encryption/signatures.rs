@@ -26,8 +26,8 @@ use crate::{
     storage::{
         schema::{
             encryption::{
-                CROSS_SIGNING_KEYS, DEVICE_KEYS, OWN_SIGNATURE_CHANGES, OwnSignatureChangeKey,
-                SIGNATURES, SignatureKey,
+                CROSS_SIGNING_KEYS, DEVICE_KEYS, LAST_OWN_SIGNATURES, OWN_SIGNATURE_CHANGES,
+                OwnSignatureChangeKey, SIGNATURES, SignatureKey,
             },
             users::DeviceKey,
         },
@@ -37,6 +37,8 @@ use crate::{
 
 /// The most keys that are signed with one request: each costs the checking of a signature.
 const ENTRIES_MAX: usize = 500;
+/// The most users whose master key one user signs.
+const SIGNED_USERS_MAX: usize = 5_000;
 /// The most signatures of one key that are looked at.
 const SIGNATURES_MAX: usize = 100;
 
@@ -55,6 +57,8 @@ pub struct SignatureFailure {
 /// What was not taken, by user and key.
 pub type SignatureFailures = BTreeMap<OwnedUserId, BTreeMap<String, SignatureFailure>>;
 
+const TOO_MANY: SignatureFailure =
+    SignatureFailure { errcode: "M_LIMIT_EXCEEDED", error: "You have signed too many users" };
 const NOT_FOUND: SignatureFailure =
     SignatureFailure { errcode: "M_NOT_FOUND", error: "There is no such key" };
 const NOT_SIGNED: SignatureFailure = SignatureFailure {
@@ -73,6 +77,8 @@ struct Draft {
     /// Whether something of the signer's own was signed.
     own: bool,
     others: Vec<String>,
+    /// How many users the signer signed before, once that is known.
+    signed_users: Option<usize>,
     failures: SignatureFailures,
 }
 
@@ -145,6 +151,10 @@ fn decide(
             draft.batch.check(&CROSS_SIGNING_KEYS, &usage.key(signer.as_str()), Some(json));
         }
     }
+    if !draft.others.is_empty() {
+        let (signer, now) = (signer.to_string(), Position::pending(0));
+        draft.batch.put(&LAST_OWN_SIGNATURES, &signer, &now);
+    }
     for target in std::mem::take(&mut draft.others) {
         let key = OwnSignatureChangeKey { signer: signer.to_string(), user_id: target };
         draft.batch.put(&OWN_SIGNATURE_CHANGES, &key, &Position::pending(0));
@@ -179,16 +189,43 @@ impl Draft {
         let by = |usage: Usage| own.get(&(usage as u8)).map(|(_, public)| public.clone());
         let found = match kind {
             Kind::Device => target.signed_by(by(Usage::SelfSigning), &signatures),
-            Kind::Master if signer == user_id => target.signed_by_device(reader, &signatures)?,
+            Kind::Master if signer == user_id => {
+                target.signed_by_device(reader, &mut self.batch, &signatures)?
+            }
             Kind::Master => target.signed_by(by(Usage::UserSigning), &signatures),
         };
         if found.is_empty() {
             return Ok(Err(NOT_SIGNED));
         }
+        if signer != user_id && self.is_one_too_many(reader, (signer, user_id))? {
+            return Ok(Err(TOO_MANY));
+        }
         for (key_id, signature) in found {
             self.put(reader, signer, (&target, &json, kind), (key_id, signature))?;
         }
         Ok(Ok(()))
+    }
+
+    /// Whether the signer has signed as many others as one may, and not this one.
+    fn is_one_too_many(
+        &mut self,
+        reader: &Reader<'_>,
+        (signer, user_id): (&UserId, &UserId),
+    ) -> Result<bool, kv::Error> {
+        let signer = signer.to_string();
+        let range = OWN_SIGNATURE_CHANGES.prefix(&signer);
+        let key = OwnSignatureChangeKey { signer, user_id: user_id.to_string() };
+        if reader.contains(&OWN_SIGNATURE_CHANGES, &key)? {
+            return Ok(false);
+        }
+        let before = if let Some(count) = self.signed_users {
+            count
+        } else {
+            let (limit, order) = (SIGNED_USERS_MAX, Direction::Forward);
+            reader.scan(&OWN_SIGNATURE_CHANGES, &range, order, limit)?.len()
+        };
+        self.signed_users = Some(before);
+        Ok(before + self.others.len() >= SIGNED_USERS_MAX)
     }
 
     /// Adds a signature, where it is new.
@@ -206,6 +243,11 @@ impl Draft {
         let signature = signature.into_bytes();
         if reader.get(&SIGNATURES, &key)?.as_ref() == Some(&signature) {
             return Ok(());
+        }
+        if !is_own {
+            // One row for each signer: what an older key signed says nothing any more.
+            let range = SIGNATURES.prefix(&(key.user_id.clone(), key.signer.clone()));
+            self.batch.delete_range(&SIGNATURES, range);
         }
         self.batch.put(&SIGNATURES, &key, &signature);
         // What is signed is still there when it is written.
@@ -290,6 +332,7 @@ impl Target {
     fn signed_by_device(
         &self,
         reader: &Reader<'_>,
+        batch: &mut Batch,
         signatures: &BTreeMap<String, String>,
     ) -> Result<Vec<(String, String)>, kv::Error> {
         #[derive(Deserialize)]
@@ -304,6 +347,8 @@ impl Target {
             let keys = serde_json::from_slice::<Keys>(&json).map(|device| device.keys);
             let key = keys.ok().and_then(|mut keys| keys.remove(key_id));
             if key.is_some_and(|key| is_signed_by(&self.signed, &key, signature)) {
+                // A device that ends meanwhile takes its signatures along.
+                batch.check(&DEVICE_KEYS, &device, Some(&json));
                 found.push((key_id.clone(), signature.clone()));
             }
         }
@@ -311,15 +356,56 @@ impl Target {
     }
 }
 
-/// The users whose master key `signer` signed after `since`: their devices must learn of it. O(users
-/// whom the signer has ever signed), asked when something of the signer's devices changed.
+/// Adds to a batch that what was signed of a device goes, and what the device signed.
+pub(super) fn forget_device(
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    device: &DeviceKey,
+) -> Result<(), kv::Error> {
+    let user = &device.user_id;
+    let on_device = (user.clone(), user.clone(), device.device_id.clone());
+    batch.delete_range(&SIGNATURES, SIGNATURES.prefix(&on_device));
+    let master = reader.get(&CROSS_SIGNING_KEYS, &Usage::Master.key(user))?;
+    if let Some(target) = master.and_then(|json| public_key(&json)) {
+        let (user_id, signer) = (user.clone(), user.clone());
+        let key_id = format!("ed25519:{}", device.device_id);
+        batch.delete(&SIGNATURES, &SignatureKey { user_id, signer, target, key_id });
+    }
+    Ok(())
+}
+
+/// Adds to a batch that what a user signed of others goes. O(users whom they have ever signed).
+pub(super) fn forget_signer(
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    signer: &String,
+) -> Result<(), kv::Error> {
+    let range = OWN_SIGNATURE_CHANGES.prefix(signer);
+    for (signed, _) in
+        reader.scan(&OWN_SIGNATURE_CHANGES, &range, Direction::Forward, usize::MAX)?
+    {
+        let range = SIGNATURES.prefix(&(signed.user_id, signer.clone()));
+        for (key, _) in reader.scan(&SIGNATURES, &range, Direction::Forward, usize::MAX)? {
+            batch.delete(&SIGNATURES, &key);
+        }
+    }
+    batch.delete_range(&OWN_SIGNATURE_CHANGES, range);
+    batch.delete(&LAST_OWN_SIGNATURES, signer);
+    Ok(())
+}
+
+/// The users whose master key `signer` signed after `since`: the signer's devices must learn of it.
+/// O(users whom the signer has ever signed) when there are any, one row else.
 pub fn signed_since(
     reader: &Reader<'_>,
     signer: &UserId,
     since: Position,
 ) -> Result<Vec<String>, kv::Error> {
-    let mut users = Vec::new();
-    let range = OWN_SIGNATURE_CHANGES.prefix(&signer.to_string());
+    let (signer, mut users) = (signer.to_string(), Vec::new());
+    if reader.get(&LAST_OWN_SIGNATURES, &signer)?.is_none_or(|last| last <= since) {
+        return Ok(users);
+    }
+    let range = OWN_SIGNATURE_CHANGES.prefix(&signer);
     reader.for_each(&OWN_SIGNATURE_CHANGES, &range, Direction::Forward, |key, position| {
         if position > since {
             users.push(key.user_id);

@@ -34,6 +34,11 @@ pub(super) fn key_bytes(text: &str) -> Option<Vec<u8>> {
     (bytes.len() == KEY_BYTES).then_some(bytes)
 }
 
+/// Whether this is a key in base64 without padding, in the one way to write it: by that it is named.
+pub(super) fn is_unpadded_key(text: &str) -> bool {
+    key_bytes(text).is_some_and(|bytes| Base64::<Standard>::new(bytes).encode() == text)
+}
+
 /// The part of an object that signatures cover: all but `signatures` and `unsigned`.
 pub(super) fn signed_part(object: &CanonicalJsonObject) -> Option<String> {
     to_canonical_json_string_for_signing(object).ok()

@@ -54,6 +54,13 @@ pub struct Upload<'a> {
     old_fallback: Option<Entries<'a>>,
 }
 
+impl Upload<'_> {
+    /// Whether there are identity keys in it.
+    pub(super) const fn has_device_keys(&self) -> bool {
+        self.device.is_some()
+    }
+}
+
 /// The fields of an object in their order.
 #[derive(Debug, Default)]
 struct Entries<'a>(Vec<(String, &'a RawValue)>);

@@ -8,6 +8,7 @@ use ruma::{
     RoomVersionId, owned_event_id, owned_room_alias_id, owned_room_id, owned_server_name,
     owned_user_id,
 };
+use serde_json::value::RawValue;
 
 use super::{
     rows::{
@@ -19,8 +20,8 @@ use super::{
         },
         delayed_events::{ClientTransaction, DelayedEventRow, Outcome, Reason},
         encryption::{
-            AppserviceMessageRow, BackupKeyRow, BackupVersionRow, FallbackKeyRow, OneTimeKeyIdRow,
-            OneTimeKeyRow,
+            AppserviceMessageRow, BackupKeyRow, BackupVersionRow, DehydratedDeviceRow,
+            FallbackKeyRow, OneTimeKeyIdRow, OneTimeKeyRow,
         },
         media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, PreviewRow, ThumbnailRow},
         push::{CountRow, Counts, PusherCursorRow, PusherRow, ThreadRow as PushThreadRow},
@@ -631,6 +632,12 @@ fn signatures_and_messages(encodings: &mut Encodings) {
     encodings.key("SignatureKey", &key);
     let key = OwnSignatureChangeKey { signer: user_id(), user_id: user_id() };
     encodings.key("OwnSignatureChangeKey", &key);
+    let row = DehydratedDeviceRow {
+        device_id: device_id(),
+        device_data: RawValue::from_string("{\"algorithm\":\"x\"}".to_owned()).unwrap(),
+        display_name: Some("Dry".to_owned()),
+    };
+    encodings.row("DehydratedDeviceRow", &Json(row));
     let key = DeviceListChangeKey { position: POSITION, user_id: user_id() };
     encodings.key("DeviceListChangeKey", &key);
     let key = ToDeviceKey { user_id: user_id(), device_id: device_id(), position: POSITION };

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::Config,
     encryption::{
+        check_new_device,
         device_lists::{Told, mark, settle},
         end_devices,
     },
@@ -192,7 +193,13 @@ impl Devices {
         self.sessions.make_room(user_id, device_id).await?;
         let key = device_key(user_id, device_id.as_str());
         let display_name = name.map(|name| cut_name(name, self.name_bytes_max));
-        let mut batch = Batch::new();
+        let device = key.clone();
+        let read = self.store.read(move |reader| {
+            let mut batch = Batch::new();
+            check_new_device(reader, &mut batch, &device)?;
+            Ok::<_, ApiError>(batch)
+        });
+        let mut batch = read.await?;
         batch.check_absent(&DEVICES, &key);
         batch.put(&DEVICES, &key, &Json(DeviceRow { display_name, created_ts, revision: 0 }));
         batch.touch(topic::user(topic::USER_DEVICES, self.interner.user(user_id)));

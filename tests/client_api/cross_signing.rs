@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::keys::{DeviceSigner, query, upload};
 use crate::harness::{Answer, Client, PASSWORD, TestServer, password_stage, text};
 
-const SIGNING: &str = "v3/keys/device_signing/upload";
-const SIGNATURES: &str = "v3/keys/signatures/upload";
+pub(crate) const SIGNING: &str = "v3/keys/device_signing/upload";
+pub(crate) const SIGNATURES: &str = "v3/keys/signatures/upload";
 
 /// A cross-signing key, as a client makes it.
 pub(crate) struct Key {
@@ -71,7 +71,10 @@ async fn try_upload(client: &Client<'_>, body: Value) -> Answer {
 }
 
 /// A user with a device that has keys, and with cross-signing keys.
-async fn person<'a>(server: &'a TestServer, name: &str) -> (Client<'a>, DeviceSigner, Keys) {
+pub(crate) async fn person<'a>(
+    server: &'a TestServer,
+    name: &str,
+) -> (Client<'a>, DeviceSigner, Keys) {
     let client = server.client(name).await;
     let signer = DeviceSigner::new(&client);
     upload(&client, json!({ "device_keys": signer.device_keys() })).await;

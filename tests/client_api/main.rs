@@ -15,6 +15,8 @@ mod backups;
 mod bridge;
 mod config;
 mod cross_signing;
+mod cross_signing_attacks;
+mod dehydrated_devices;
 mod delayed_events;
 mod device;
 mod device_lists;

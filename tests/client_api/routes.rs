@@ -27,6 +27,7 @@ const FOR_ALL: &[&str] = &[
 
 /// What suspended users may do.
 const FOR_SUSPENDED: &[&str] = &[
+    "DELETE dehydrated_device",
     "DELETE devices/{}",
     "DELETE pushrules/global/{}/{}",
     "DELETE room_keys/keys",
@@ -41,6 +42,7 @@ const FOR_SUSPENDED: &[&str] = &[
     "POST account/3pid/unbind",
     "POST account/deactivate",
     "POST account/password",
+    "POST dehydrated_device/{}/events",
     "POST delayed_events/{}",
     "POST delayed_events/{}/{}",
     "POST delete_devices",
@@ -69,6 +71,7 @@ const FOR_SUSPENDED: &[&str] = &[
     "POST users/{}/report",
     "PUT admin/lock/{}",
     "PUT admin/suspend/{}",
+    "PUT dehydrated_device",
     "PUT devices/{}",
     "PUT presence/{}/status",
     "PUT pushrules/global/{}/{}",

@@ -86,6 +86,15 @@ pub struct DehydratedDeviceRow {
     pub display_name: Option<String>,
 }
 
+impl PartialEq for DehydratedDeviceRow {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { device_id, device_data, display_name } = self;
+        *device_id == other.device_id
+            && device_data.get() == other.device_data.get()
+            && *display_name == other.display_name
+    }
+}
+
 impl Value for OneTimeKeyRow {
     fn encode(&self, writer: &mut ValueWriter) {
         writer.u8(1);

@@ -170,6 +170,9 @@ pub const SIGNATURES: Table<SignatureKey, Vec<u8>> =
 /// When a user last signed the master key of somebody else, which only their own devices learn.
 pub const OWN_SIGNATURE_CHANGES: Table<OwnSignatureChangeKey, Position> =
     Table::new("own_signature_changes", US, 185, "encryption");
+/// When each user last signed the master key of anybody else.
+pub const LAST_OWN_SIGNATURES: Table<String, Position> =
+    Table::new("last_own_signatures", US, 186, "encryption");
 /// When something about each user's devices or cross-signing keys last changed.
 pub const DEVICE_LISTS: Table<String, Position> = Table::new("device_lists", US, 168, "encryption");
 /// The same in the order of the changes: one row for each user, so that it does not grow for ever.

@@ -16,6 +16,7 @@ use super::{
     token_key,
 };
 use crate::{
+    encryption::check_new_device,
     error::ApiError,
     storage::{
         rows::users::{AccessTokenRow, AccountRow, DeviceRow},
@@ -105,6 +106,7 @@ impl Sessions {
         device_id: &OwnedDeviceId,
     ) -> Result<Before, ApiError> {
         let key = device_key(&new.user_id, device_id.as_str());
+        let is_named = new.device_id.is_some();
         let password_hash = new.account.as_ref().map(|account| account.password_hash.clone());
         let read = self.0.store.read(move |reader: &Reader<'_>| {
             let account = reader.get(&ACCOUNTS, &key.user_id)?.map(|Json(row)| row);
@@ -119,6 +121,9 @@ impl Sessions {
             }
             let device = reader.get(&DEVICES, &key)?.map(|Json(row)| row);
             let mut batch = Batch::new();
+            if is_named && device.is_none() {
+                check_new_device(reader, &mut batch, &key)?;
+            }
             let ended = devices::end_tokens(reader, &mut batch, &key)?;
             Ok::<_, ApiError>(Before { account, device, batch, ended })
         });
