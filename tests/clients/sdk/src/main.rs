@@ -3,6 +3,9 @@
 //! `sdk URL` registers its own users, runs the scenario and closes with `sdk: N passed, M failed`.
 //! Waiting is always a bounded loop until a condition holds. `sdk URL driver` does what it is told.
 
+// The futures of matrix-sdk nest deep.
+#![recursion_limit = "256"]
+
 mod driver;
 mod features;
 mod person;
