@@ -17,8 +17,8 @@ use crate::{
 
 /// Signs the master key of somebody else.
 async fn verify(signer: &Client<'_>, keys: &Keys, other: &Client<'_>, of_other: &Keys) {
-    let signed = keys.user_signing.sign(of_other.master.bare("master"));
-    let body = json!({ other.id(): { &of_other.master.public: signed } });
+    let master = keys.user_signing.sign(of_other.master.bare("master"));
+    let body = json!({ other.id(): { &of_other.master.public: master } });
     assert_eq!(signer.post(SIGNATURES_PATH, body).await.ok(), json!({ "failures": {} }));
 }
 

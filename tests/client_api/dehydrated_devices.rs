@@ -41,17 +41,17 @@ fn body(of: &Client<'_>) -> Value {
     })
 }
 
-async fn tell(from: &Client<'_>, to: &Client<'_>, number: usize) {
+async fn tell(from: &Client<'_>, to: &Client<'_>, number: u64) {
     let body = json!({ "messages": { to.id(): { &to.user.device_id: { "number": number } } } });
     from.put(&format!("v3/sendToDevice/m.test/{number}"), body).await.ok();
 }
 
 /// The messages of one answer, and the token to go on with.
-async fn events(client: &Client<'_>, device: &str, next: Option<&str>) -> (Vec<usize>, String) {
+async fn events(client: &Client<'_>, device: &str, next: Option<&str>) -> (Vec<u64>, String) {
     let body = next.map_or_else(|| json!({}), |next| json!({ "next_batch": next }));
     let answer = client.post(&format!("{PATH}/{}/events", encode(device)), body).await.ok();
     let numbers = answer["events"].as_array().unwrap().iter();
-    let numbers = numbers.map(|event| event["content"]["number"].as_u64().unwrap() as usize);
+    let numbers = numbers.map(|event| event["content"]["number"].as_u64().unwrap());
     (numbers.collect(), text(&answer["next_batch"]))
 }
 
