@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use ruma::{
+    OwnedDeviceId,
     api::client::dehydrated_device::{delete_dehydrated_device, get_dehydrated_device, get_events},
     serde::Raw,
 };
@@ -21,6 +22,10 @@ use crate::{
 /// The path of [`put_dehydrated_device`].
 pub(super) const PUT_PATHS: &[&str] =
     &["/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"];
+
+/// The path of [`get_events_by_query`].
+pub(super) const EVENTS_PATHS: &[&str] =
+    &["/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{device_id}/events"];
 
 /// `PUT /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device`
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/3814>
@@ -77,6 +82,24 @@ pub(super) async fn get_events(
     let mut response = get_events::unstable::Response::new(events);
     response.next_batch = Some(messages.next_batch);
     Ok(response)
+}
+
+/// `GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{deviceId}/events`
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/3814>
+///
+/// The same with `next_batch` in the query, as the proposal has it by now and matrix-js-sdk asks.
+pub(super) async fn get_events_by_query(
+    app: Arc<ClientApi>,
+    auth: Requester,
+    request: RawRequest,
+) -> Result<Response, ApiError> {
+    let device_id = request.path_arguments.first().cloned().unwrap_or_default();
+    let next_batch = raw::parameter(request.head.uri.query().unwrap_or_default(), "next_batch");
+    drop(request);
+    let (device_id, next_batch) = (OwnedDeviceId::from(device_id), next_batch.as_deref());
+    let messages =
+        app.encryption.dehydrated_messages(&auth.user_id, &device_id, next_batch).await?;
+    raw::json(&json!({ "events": messages.events, "next_batch": messages.next_batch }))
 }
 
 fn none() -> ApiError {

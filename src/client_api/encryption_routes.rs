@@ -63,6 +63,11 @@ fn dehydrated_device_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let put = dehydrated_device::put_dehydrated_device;
     routes
         .add_raw(&Method::PUT, dehydrated_device::PUT_PATHS, put)
+        .add_raw(
+            &Method::GET,
+            dehydrated_device::EVENTS_PATHS,
+            dehydrated_device::get_events_by_query,
+        )
         .add(dehydrated_device::get_dehydrated_device)
         .add(dehydrated_device::delete_dehydrated_device)
         .add_with(Options::DEFAULT.changes_nothing(), dehydrated_device::get_events)

@@ -50,6 +50,9 @@ async fn tell(from: &Client<'_>, to: &Client<'_>, number: u64) {
 async fn events(client: &Client<'_>, device: &str, next: Option<&str>) -> (Vec<u64>, String) {
     let body = next.map_or_else(|| json!({}), |next| json!({ "next_batch": next }));
     let answer = client.post(&format!("{PATH}/{}/events", encode(device)), body).await.ok();
+    let query = next.map_or_else(String::new, |next| format!("?next_batch={next}"));
+    let by_query = client.get(&format!("{PATH}/{}/events{query}", encode(device))).await.ok();
+    assert_eq!(by_query, answer);
     let numbers = answer["events"].as_array().unwrap().iter();
     let numbers = numbers.map(|event| event["content"]["number"].as_u64().unwrap());
     (numbers.collect(), text(&answer["next_batch"]))
