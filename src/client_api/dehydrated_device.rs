@@ -87,19 +87,23 @@ pub(super) async fn get_events(
 /// `GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{deviceId}/events`
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/3814>
 ///
-/// The same with `next_batch` in the query, as the proposal has it by now and matrix-js-sdk asks.
+/// As matrix-js-sdk asks: it sends the token as `from` and goes on while there is a `next_batch`, so
+/// that the last answer must have none.
 pub(super) async fn get_events_by_query(
     app: Arc<ClientApi>,
     auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     let device_id = request.path_arguments.first().cloned().unwrap_or_default();
-    let next_batch = raw::parameter(request.head.uri.query().unwrap_or_default(), "next_batch");
+    let from = raw::parameter(request.head.uri.query().unwrap_or_default(), "from");
     drop(request);
-    let (device_id, next_batch) = (OwnedDeviceId::from(device_id), next_batch.as_deref());
-    let messages =
-        app.encryption.dehydrated_messages(&auth.user_id, &device_id, next_batch).await?;
-    raw::json(&json!({ "events": messages.events, "next_batch": messages.next_batch }))
+    let (device_id, from) = (OwnedDeviceId::from(device_id), from.as_deref());
+    let messages = app.encryption.dehydrated_messages(&auth.user_id, &device_id, from).await?;
+    let mut answer = json!({ "events": messages.events });
+    if messages.has_more {
+        answer["next_batch"] = json!(messages.next_batch);
+    }
+    raw::json(&answer)
 }
 
 fn none() -> ApiError {

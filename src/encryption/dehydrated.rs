@@ -20,7 +20,7 @@ use super::{
     device_lists::{self, Told, mark},
     device_names::check_dehydrated,
     ending::{check_active, remove},
-    to_device::{PAGE_MAX, page},
+    to_device::{PAGE_MAX, Page, page},
     upload::NewKeys,
 };
 use crate::{
@@ -105,6 +105,8 @@ pub struct DehydratedMessages {
     pub events: Vec<Box<RawValue>>,
     /// Where to go on.
     pub next_batch: String,
+    /// Whether more wait there.
+    pub has_more: bool,
 }
 
 impl Encryption {
@@ -195,10 +197,11 @@ impl Encryption {
             let epoch = reader.get(&ENCRYPTION_EPOCH, &0)?.map_or(0, |Json(epoch)| epoch);
             // After a restore, a place says nothing, and all is told again.
             let after = token.filter(|token| token.epoch == epoch).map(|token| token.position);
-            let page = page(reader, &device, (after, Position::MAX), PAGE_MAX)?;
-            let position = page.last.or(after).unwrap_or_default();
+            let Page { events, last, has_more } =
+                page(reader, &device, (after, Position::MAX), PAGE_MAX)?;
+            let position = last.or(after).unwrap_or_default();
             let next_batch = Token { epoch, position }.text();
-            Ok(DehydratedMessages { events: page.events, next_batch })
+            Ok(DehydratedMessages { events, next_batch, has_more })
         });
         read.await
     }
