@@ -190,22 +190,25 @@ pub(super) fn stored(reader: &Reader<'_>, user: &str) -> Result<Stored, ApiError
     let rows = reader.get_many(&CROSS_SIGNING_KEYS, &keys)?;
     let rows = keys.iter().zip(rows).filter_map(|(key, row)| Some((key.usage, row?)));
     rows.map(|(usage, json)| {
-        let public = public_key(&json).ok_or_else(|| {
-            ApiError::internal_text(format!("a cross-signing key of {user} is malformed"))
-        })?;
+        let public = public_key(&json, user)?;
         Ok((usage, (json, public)))
     })
     .collect()
 }
 
-/// The public part of a stored key.
-pub(super) fn public_key(json: &[u8]) -> Option<String> {
+/// The public part of a stored key of a user.
+pub(super) fn public_key(json: &[u8], user: &str) -> Result<String, kv::Error> {
     #[derive(Deserialize)]
     struct Keys {
         keys: BTreeMap<String, String>,
     }
-    let Keys { keys } = serde_json::from_slice(json).ok()?;
-    keys.into_values().next()
+    let public =
+        serde_json::from_slice(json).ok().and_then(|Keys { keys }| keys.into_values().next());
+    public.ok_or_else(|| kv::Error::Corrupt {
+        table: CROSS_SIGNING_KEYS.name,
+        key: user.to_owned(),
+        reason: "it has no key".to_owned(),
+    })
 }
 
 impl Encryption {

@@ -71,8 +71,12 @@ fn names_key(
     for (key, row) in keys.iter().zip(&rows) {
         batch.check(&CROSS_SIGNING_KEYS, key, row.as_ref());
     }
-    let mut names = rows.iter().flatten().filter_map(|json| public_key(json));
-    Ok(names.any(|name| name == device.device_id))
+    for json in rows.iter().flatten() {
+        if public_key(json, &device.user_id)? == device.device_id {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn in_use() -> ApiError {

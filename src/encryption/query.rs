@@ -102,7 +102,7 @@ pub(super) fn user_keys(
     let mut devices = device_keys(reader, target)?;
     target.told.merge_devices(&mut devices);
     if !devices.is_empty() {
-        let mut signatures = signatures(reader, user_id, asker)?;
+        let mut signatures = signatures(reader, user_id)?;
         let mut names = HashMap::new();
         if names_visible || user_id == asker {
             names = device_names(reader, user_id, &devices)?;
@@ -172,10 +172,9 @@ fn device_names(
 fn signatures(
     reader: &Reader<'_>,
     target: &UserId,
-    asker: &UserId,
 ) -> Result<HashMap<String, Signatures>, kv::Error> {
     let mut signatures: HashMap<String, Signatures> = HashMap::new();
-    for (device_id, signer, key_id, signature) in device_signatures(reader, target, asker)? {
+    for (device_id, signer, key_id, signature) in device_signatures(reader, target)? {
         let device = signatures.entry(device_id).or_default();
         device.entry(signer).or_default().insert(key_id, signature);
     }

@@ -298,8 +298,12 @@ fn master_key(
     name: &String,
 ) -> Result<Option<(Kind, Vec<u8>)>, kv::Error> {
     let json = reader.get(&CROSS_SIGNING_KEYS, &Usage::Master.key(user_id.as_str()))?;
-    let json = json.filter(|json| public_key(json).as_ref() == Some(name));
-    Ok(json.map(|json| (Kind::Master, json)))
+    match json {
+        Some(json) if public_key(&json, user_id.as_str())? == *name => {
+            Ok(Some((Kind::Master, json)))
+        }
+        _ => Ok(None),
+    }
 }
 
 impl Target {
@@ -366,7 +370,8 @@ pub(super) fn forget_device(
     let on_device = (user.clone(), user.clone(), device.device_id.clone());
     batch.delete_range(&SIGNATURES, SIGNATURES.prefix(&on_device));
     let master = reader.get(&CROSS_SIGNING_KEYS, &Usage::Master.key(user))?;
-    if let Some(target) = master.and_then(|json| public_key(&json)) {
+    if let Some(json) = master {
+        let target = public_key(&json, user)?;
         let (user_id, signer) = (user.clone(), user.clone());
         let key_id = format!("ed25519:{}", device.device_id);
         batch.delete(&SIGNATURES, &SignatureKey { user_id, signer, target, key_id });

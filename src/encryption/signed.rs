@@ -36,9 +36,8 @@ pub(super) fn cross_signing_keys(
     let mut rows = reader.get_many(&CROSS_SIGNING_KEYS, seen)?.into_iter();
     let mut next = || rows.next().flatten();
     let (mut master, self_signing, user_signing) = (next(), next(), next());
-    if let Some(json) = &mut master
-        && let Some(public) = public_key(json)
-    {
+    if let Some(json) = &mut master {
+        let public = public_key(json, target.as_str())?;
         let signatures = signatures_on(reader, (target, asker), &public)?;
         if !signatures.is_empty() {
             super::query::add_signatures(json, signatures);
@@ -66,13 +65,12 @@ fn signatures_on(
     Ok(signatures)
 }
 
-/// The signatures on the devices of `target` that `asker` may see and that were uploaded on their own:
+/// The signatures on the devices of `target` that were uploaded on their own, which all may see:
 /// the device id, who signed, the id of the signing key, the signature. Nobody but the owner signs
 /// devices.
 pub(super) fn device_signatures(
     reader: &Reader<'_>,
     target: &UserId,
-    _asker: &UserId,
 ) -> Result<Vec<(String, String, String, String)>, kv::Error> {
     let range = SIGNATURES.prefix(&(target.to_string(), target.to_string()));
     let rows = reader.scan(&SIGNATURES, &range, Direction::Forward, usize::MAX)?;
