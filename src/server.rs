@@ -122,7 +122,8 @@ impl Server {
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
         let egress = Egress::new(&config.egress).map_err(StartError::Egress)?;
-        let media = Media::open(store.clone(), &config, egress.clone(), clock.clone()).await?;
+        let media =
+            Media::open(store.clone(), &config, (egress.clone(), None), clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
             interner,

@@ -92,6 +92,22 @@ pub struct MediaConfig {
     /// After how many days without a download files of this server's users are removed; 0 for never.
     pub local_unused_days: u64,
 
+    /// The largest file of another server that is fetched, in bytes.
+    pub remote_size_bytes_max: u64,
+
+    /// How many files of other servers are fetched at once for one user, and for one address.
+    /// Whoever wants more waits for as long as the client says, 20 seconds by default.
+    pub remote_fetches_max: usize,
+
+    /// The bytes that copies of other servers' files may have together; 0 for any number. Those that
+    /// were read the longest ago are removed for new ones.
+    pub remote_cache_bytes_max: u64,
+
+    /// The share of the disk of the files, in percent, that copies of other servers' files leave
+    /// free; 0 for none. When less is free, they are removed, and none are fetched once none are
+    /// left. Uploads are not concerned. Not used once `s3_bucket` is set.
+    pub remote_disk_free_percent_min: u8,
+
     /// After how many days copies of other servers' files are removed; 0 for never.
     pub remote_kept_days: u64,
 
@@ -152,6 +168,10 @@ impl Default for MediaConfig {
             thumbnail_program: None,
             local_kept_days: 0,
             local_unused_days: 0,
+            remote_size_bytes_max: 100 * 1024 * 1024,
+            remote_fetches_max: 6,
+            remote_cache_bytes_max: 10 * 1024 * 1024 * 1024,
+            remote_disk_free_percent_min: 10,
             remote_kept_days: 0,
             remote_unused_days: 90,
         }

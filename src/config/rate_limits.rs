@@ -74,6 +74,10 @@ pub struct RateLimitsConfig {
     /// without saying who one is). What was made before counts for nothing.
     pub thumbnails: RateLimit,
 
+    /// Bytes of other servers' files that are fetched, for a user who asks and for their address.
+    /// Each fetch counts for 4,096 at least; what was fetched before counts for nothing.
+    pub remote_media_bytes: RateLimit,
+
     /// Previews of pages that a user asks for.
     pub url_previews: RateLimit,
 
@@ -106,6 +110,7 @@ impl Default for RateLimitsConfig {
             profile_lookups: RateLimit::new(1.0, 500),
             media_uploads: RateLimit::new(10.0, 50),
             thumbnails: RateLimit::new(5.0, 200),
+            remote_media_bytes: RateLimit::new(87_000.0, 500_000_000),
             url_previews: RateLimit::new(1.0, 50),
             user_searches: RateLimit::new(2.0, 50),
         }

@@ -30,6 +30,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     rooms(&config.rooms)?;
     limits(&config.limits)?;
     media(&config.media)?;
+    remote_media(&config.media, &config.rate_limits)?;
     encryption(config)?;
     EnvFilter::try_new(&config.logging.filter)
         .map_err(|error| refusal(format!("`logging.filter` cannot be understood: {error}")))?;
@@ -205,6 +206,31 @@ fn media(media: &MediaConfig) -> Outcome {
     if media.thumbnail_sizes.is_empty() || !media.thumbnail_sizes.iter().all(sized) {
         return Err(refusal(
             "`media.thumbnail_sizes` needs at least one size, each of 1 to 2048 pixels",
+        ));
+    }
+    Ok(())
+}
+
+fn remote_media(media: &MediaConfig, limits: &RateLimitsConfig) -> Outcome {
+    let largest = media.remote_size_bytes_max;
+    if largest == 0 || media.remote_fetches_max == 0 {
+        return Err(refusal(
+            "`media.remote_size_bytes_max` and `media.remote_fetches_max` must be more than 0",
+        ));
+    }
+    if media.remote_cache_bytes_max != 0 && media.remote_cache_bytes_max < largest {
+        return Err(refusal(
+            "`media.remote_cache_bytes_max` is less than `media.remote_size_bytes_max`: the \
+             largest files would find no room (0 is for any number)",
+        ));
+    }
+    if media.remote_disk_free_percent_min > 100 {
+        return Err(refusal("`media.remote_disk_free_percent_min` is more than 100"));
+    }
+    if limits.enabled && u64::from(limits.remote_media_bytes.burst) < largest {
+        return Err(refusal(
+            "`rate_limits.remote_media_bytes.burst` is less than `media.remote_size_bytes_max`: \
+             the largest files could never be fetched",
         ));
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Rate limits by key: a token bucket for each, in bounded memory.
+//! Rate limits by key: a token bucket for each, in bounded memory. What is counted are uses, or
+//! bytes.
 //!
 //! A bucket is one number, the time at which it is full again (the generic cell rate algorithm).
 //! Keys are kept as hashes with a secret of the process, in two generations: when the younger one
@@ -71,15 +72,37 @@ impl RateLimiter {
 
     /// [`RateLimiter::check`] at a given time.
     pub fn check_at(&self, key: impl Hash, now: Instant) -> Result<(), ApiError> {
-        self.decide(key, now, true)
+        self.decide(key, now, (1, true))
+    }
+
+    /// Uses the key so many times at once, or not at all. More than the burst never passes.
+    pub fn check_many(&self, key: impl Hash, count: u64) -> Result<(), ApiError> {
+        self.decide(key, Instant::now(), (count, true))
+    }
+
+    /// Takes back uses that were not needed after all.
+    pub fn give_back(&self, key: impl Hash, count: u64) {
+        if self.interval_ns == 0 || count == 0 {
+            return;
+        }
+        let key = self.hasher.hash_one(key);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let uses_ns = self.interval_ns.saturating_mul(count);
+        let full_at = buckets.full_at(key).saturating_sub(uses_ns);
+        buckets.young.insert(key, full_at);
     }
 
     /// Whether the key could be used, without using it: for what only counts when it fails.
     pub fn peek(&self, key: impl Hash) -> Result<(), ApiError> {
-        self.decide(key, Instant::now(), false)
+        self.decide(key, Instant::now(), (1, false))
     }
 
-    fn decide(&self, key: impl Hash, now: Instant, uses: bool) -> Result<(), ApiError> {
+    fn decide(
+        &self,
+        key: impl Hash,
+        now: Instant,
+        (count, uses): (u64, bool),
+    ) -> Result<(), ApiError> {
         if self.interval_ns == 0 {
             return Ok(());
         }
@@ -88,7 +111,8 @@ impl RateLimiter {
         // A poisoned map is whole: no step between two of its changes can panic.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.rotate(now_ns, self.burst_ns);
-        let full_at = buckets.full_at(key).max(now_ns).saturating_add(self.interval_ns);
+        let uses_ns = self.interval_ns.saturating_mul(count);
+        let full_at = buckets.full_at(key).max(now_ns).saturating_add(uses_ns);
         let ahead = full_at - now_ns;
         if ahead > self.burst_ns {
             return Err(ApiError::limit_exceeded(Duration::from_nanos(ahead - self.burst_ns)));
@@ -141,6 +165,23 @@ mod tests {
         assert!(limiter.check_at("alice", now + Duration::from_millis(1999)).is_err());
         limiter.check_at("alice", now + Duration::from_secs(2)).unwrap();
         assert!(limiter.check_at("alice", now + Duration::from_secs(2)).is_err());
+    }
+
+    #[test]
+    fn t110_bytes_are_used_at_once_and_given_back() {
+        let limiter = RateLimiter::new(0.001, 500);
+        limiter.check_many("alice", 400).unwrap();
+        let error = limiter.check_many("alice", 101).unwrap_err();
+        assert_eq!(error.errcode, "M_LIMIT_EXCEEDED");
+        limiter.give_back("alice", 300);
+        limiter.check_many("alice", 399).unwrap();
+        assert!(limiter.check_many("alice", 2).is_err());
+        // No more than was used comes back, and another key has its own.
+        limiter.give_back("alice", 1_000);
+        assert!(limiter.check_many("alice", 501).is_err());
+        limiter.check_many("alice", 500).unwrap();
+        limiter.check_many("bob", 500).unwrap();
+        assert!(limiter.check_many("carol", u64::MAX).is_err());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Finding a file and reading it.
 //!
-//! Only what is stored here is found: files of other servers are not fetched as long as there is no
-//! federation. Once there is, [`Media::find`] is where it begins: rows of other origins have the
-//! same shape.
+//! A file of another server that is not here is fetched first, for those who may have that done
+//! (`remote.rs`). Then it is read like any other: rows of other origins have the same shape.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid>
 
@@ -12,11 +11,11 @@ use http::StatusCode;
 use kv::{Json, Reader};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Media, arrival, files::FileParts};
+use super::{Caller, Media, arrival, files::FileParts};
 use crate::{
     error::ApiError,
     storage::{
-        rows::media::{BlobRow, MediaRow},
+        rows::media::{BlobRow, MediaKind, MediaRow},
         schema::media::{BLOBS, MEDIA, MediaKey},
     },
 };
@@ -86,15 +85,31 @@ impl Media {
         Ok(row.map(|Json(row)| row))
     }
 
-    /// Finds a file; waits for it where it is promised.
-    pub async fn find(&self, key: &MediaKey, wait: Wait) -> Result<Found, ApiError> {
+    /// Finds a file; waits for it where it is promised. One of another server is fetched for the
+    /// caller; without one, only what is here is found.
+    pub async fn find(
+        &self,
+        key: &MediaKey,
+        wait: Wait,
+        caller: Option<&Caller>,
+    ) -> Result<Found, ApiError> {
         let deadline = Instant::now() + wait.0;
+        let caller = caller.filter(|_| !self.is_own(&key.origin));
+        let mut is_fetched = false;
         loop {
             // Before the look: what comes after it wakes us.
             let position = self.0.store.position();
             let wanted = key.clone();
             let found = self.0.store.read(move |reader| look(reader, &wanted)).await?;
-            let Some((row, blob)) = found else { return Err(not_found()) };
+            let Some((row, blob)) = found else {
+                let Some(caller) = caller else { return Err(not_found()) };
+                if is_fetched {
+                    return Err(removed());
+                }
+                Box::pin(self.fetch(key, caller, deadline)).await?;
+                is_fetched = true;
+                continue;
+            };
             if row.quarantined_ts.is_some() {
                 return Err(not_found());
             }
@@ -109,11 +124,7 @@ impl Media {
             let woken = timeout_at(deadline, self.0.store.watch(&topics, position)).await;
             // A store that closes wakes its watchers without anything new.
             if woken.is_err() || woken.is_ok_and(|now| now == position) {
-                return Err(ApiError::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "M_NOT_YET_UPLOADED",
-                    "The file has not been uploaded yet",
-                ));
+                return Err(not_yet_uploaded());
             }
         }
     }
@@ -121,8 +132,21 @@ impl Media {
     /// Reads a part of a file that was found.
     pub async fn read(&self, found: &Found, range: Range<u64>) -> Result<Content, ApiError> {
         let size_bytes = range.end.saturating_sub(range.start);
-        let parts = self.0.files.read(&found.blob.file, range).await?;
-        Ok(Content { size_bytes, parts })
+        match self.0.files.read(&found.blob.file, range).await {
+            Ok(parts) => Ok(Content { size_bytes, parts }),
+            Err(error) => Err(self.explain_loss(found, error).await?),
+        }
+    }
+
+    /// Why a content cannot be read: its file may have been removed since it was found.
+    async fn explain_loss(&self, found: &Found, error: ApiError) -> Result<ApiError, ApiError> {
+        let row = self.row(&found.key).await?;
+        let is_there = row.is_some_and(|row| row.blob == Some(found.hash));
+        Ok(match found.row.kind {
+            _ if is_there => error,
+            MediaKind::Remote => removed(),
+            MediaKind::Local | MediaKind::Preview => not_found(),
+        })
     }
 
     /// Remembers that a file was read, until the worker writes it down.
@@ -152,4 +176,14 @@ fn look(
 
 pub(super) fn not_found() -> ApiError {
     ApiError::not_found("There is no such file")
+}
+
+pub(super) fn not_yet_uploaded() -> ApiError {
+    let text = "The file has not been uploaded yet";
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
+}
+
+/// A copy had to go for others between two steps.
+fn removed() -> ApiError {
+    ApiError::unavailable("The file was removed to make room just now; ask for it again")
 }

@@ -50,6 +50,15 @@ pub struct Files {
     part_bytes: usize,
 }
 
+/// How full a disk is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Disk {
+    /// What this server may use of it, used or not, in bytes.
+    pub(super) size_bytes: u64,
+    /// What of that is free.
+    pub(super) free_bytes: u64,
+}
+
 /// What was written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
@@ -195,6 +204,18 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// How full the disk of the folder is; `None` where the files are in a bucket.
+    pub(super) async fn disk(&self) -> io::Result<Option<Disk>> {
+        let Some(folder) = self.folder.clone() else { return Ok(None) };
+        let stat = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder));
+        let stat = stat.await.map_err(io::Error::other)??;
+        // As `df` has it: what is kept for the superuser is nobody's.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let size_bytes = bytes(used.saturating_add(stat.f_bavail));
+        Ok(Some(Disk { size_bytes, free_bytes: bytes(stat.f_bavail) }))
     }
 
     /// Two levels, so that no folder grows too large.

@@ -22,6 +22,13 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
+    /// The result of the work for this key that goes on now; `None` where there is none, and within
+    /// that `None` where it was broken off.
+    pub(super) async fn joined(&self, key: &K) -> Option<Option<T>> {
+        let mut result = self.0.lock().get(key)?.clone();
+        Some(result.wait_for(Option::is_some).await.ok().and_then(|done| done.clone()))
+    }
+
     /// The result of the work for this key, which may have begun already. `None`: it was broken off.
     pub(super) async fn join<F>(&self, key: K, work: impl FnOnce() -> F) -> Option<T>
     where
@@ -80,8 +87,10 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst)
             }
         };
-        let (one, other) = tokio::join!(flights.join("a", work), flights.join("a", work));
-        assert_eq!((one, other), (Some(0), Some(0)));
+        assert_eq!(flights.joined(&"a").await, None);
+        let (one, other, third) =
+            tokio::join!(flights.join("a", work), flights.join("a", work), flights.joined(&"a"),);
+        assert_eq!((one, other, third), (Some(0), Some(0), Some(Some(0))));
         assert_eq!(flights.join("a", work).await, Some(1));
         let panics: Option<usize> = flights.join("b", || async { panic!("broken off") }).await;
         assert_eq!(panics, None);

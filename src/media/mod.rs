@@ -1,5 +1,6 @@
 //! Files of users: uploads, downloads, thumbnails, previews of pages, retention.
 //!
+//! Files of other servers are fetched when a user asks for them, and kept as a cache.
 //! Called by the client-server API and the admin commands; knows users by id alone. A file is a row
 //! by its `mxc://` address; its content lies once in an object store (`files.rs`), found by its hash.
 //! The content is durable before any row names it, and a file that no row names is noted in
@@ -8,11 +9,14 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
 
+mod cache;
+mod callers;
 mod download;
 mod files;
 mod flights;
 pub mod picture;
 mod previews;
+mod remote;
 mod removal;
 mod retention;
 mod thumbnails;
@@ -31,18 +35,23 @@ use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
 
+use self::{
+    cache::Cache, callers::Callers, files::random_name, flights::Flights, previews::Previews,
+    worker::Workshop,
+};
 pub use self::{
+    callers::Caller,
     download::{Content, Found, Wait},
     files::{FileParts, Files, FilesError},
     removal::Listed,
     thumbnails::{Thumbnail, Wanted},
     upload::{NewMedia, Promised},
 };
-use self::{files::random_name, flights::Flights, previews::Previews, worker::Workshop};
 use crate::{
     config::{Config, MediaConfig},
     egress::Egress,
     error::ApiError,
+    federation::client::Federation,
     storage::{
         schema::media::{MediaKey, UNSETTLED_FILES},
         topic,
@@ -70,6 +79,11 @@ struct Parts {
     workshop: Workshop,
     thumbnails: Flights<thumbnails::Target, Result<Arc<Thumbnail>, ApiError>>,
     previews: Previews,
+    /// How other servers are asked for files; `None`: they are not.
+    federation: Option<Federation>,
+    fetches: Flights<MediaKey, Result<(), ApiError>>,
+    callers: Arc<Callers>,
+    cache: Cache,
     /// What was read since the worker last wrote it down, with when.
     read: Mutex<HashMap<MediaKey, u64>>,
     /// Who uploads now, and how much at most: counts against a quota as if it were there.
@@ -83,7 +97,7 @@ impl Media {
     pub async fn open(
         store: Store,
         config: &Config,
-        egress: Egress,
+        (egress, federation): (Egress, Option<Federation>),
         clock: Clock,
     ) -> Result<Self, FilesError> {
         let files = Files::open(&config.media, &config.database.path)?;
@@ -97,6 +111,10 @@ impl Media {
             workshop: Workshop::new(&config.media),
             thumbnails: Flights::default(),
             previews,
+            federation,
+            fetches: Flights::default(),
+            callers: Arc::new(Callers::new(config)),
+            cache: Cache::default(),
             read: Mutex::default(),
             uploading: Mutex::default(),
             busy_files: Mutex::default(),

@@ -8,11 +8,11 @@ use std::ops::Bound;
 use kv::{Batch, Direction, Json};
 use ruma::UserId;
 
-use super::{ATTEMPTS, Media, busy};
+use super::{ATTEMPTS, Media, busy, cache};
 use crate::{
     error::ApiError,
     storage::{
-        rows::media::{BlobRow, MediaRow, MediaUsageRow, ThumbnailRow},
+        rows::media::{BlobRow, MediaKind, MediaRow, MediaUsageRow, ThumbnailRow},
         schema::media::{
             BLOBS, MEDIA, MEDIA_ACCESS, MEDIA_USAGE, MediaKey, PENDING_MEDIA, PendingMediaKey,
             THUMBNAILS, ThumbnailKey, UNSETTLED_FILES, USER_MEDIA, UserMediaKey,
@@ -38,6 +38,8 @@ struct Before {
     blob: Option<([u8; 32], BlobRow)>,
     thumbnails: Vec<(ThumbnailKey, ThumbnailRow)>,
     usage: Option<MediaUsageRow>,
+    /// When it was last read, as far as that is written down.
+    read: Option<i64>,
 }
 
 impl Media {
@@ -118,20 +120,44 @@ impl Media {
                     None => None,
                 };
                 let usage = usage.map(|Json(usage)| usage);
-                Ok(Some(Before { row, blob, thumbnails, usage }))
+                let read = reader.get(&MEDIA_ACCESS, &key)?;
+                Ok(Some(Before { row, blob, thumbnails, usage, read }))
             })
             .await
     }
 
-    /// Withholds a file from everybody, or gives it again; whether there is one.
+    /// Withholds a file from everybody, or gives it again; whether there is one. One of another
+    /// server need not be here to be withheld, and is not fetched as long as it is.
     pub async fn quarantine(&self, key: &MediaKey, is_withheld: bool) -> Result<bool, ApiError> {
         for _ in 0..ATTEMPTS {
-            let Some(old) = self.row(key).await? else { return Ok(false) };
-            let since = old.quarantined_ts.or_else(|| Some(self.now_ms()));
-            let new = MediaRow { quarantined_ts: since.filter(|_| is_withheld), ..old.clone() };
+            let wanted = key.clone();
+            let (old, read) = self
+                .0
+                .store
+                .read(move |reader| {
+                    let read = reader.get(&MEDIA_ACCESS, &wanted)?;
+                    Ok::<_, ApiError>((reader.get(&MEDIA, &wanted)?.map(|Json(row)| row), read))
+                })
+                .await?;
+            let now = self.now_ms();
             let mut batch = Batch::new();
-            batch.check(&MEDIA, key, Some(&Json(old)));
-            batch.put(&MEDIA, key, &Json(new));
+            batch.check(&MEDIA, key, old.clone().map(Json).as_ref());
+            batch.check(&MEDIA_ACCESS, key, read.as_ref());
+            let new = match &old {
+                Some(old) => {
+                    cache::unlist(&mut batch, key, old, read);
+                    let since = old.quarantined_ts.or(Some(now)).filter(|_| is_withheld);
+                    MediaRow { quarantined_ts: since, ..old.clone() }
+                }
+                None if is_withheld && !self.is_own(&key.origin) => unknown_withheld(now),
+                None => return Ok(false),
+            };
+            if new.kind == MediaKind::Remote && new.blob.is_none() && !is_withheld {
+                batch.delete(&MEDIA, key);
+            } else {
+                cache::list(&mut batch, key, &new, read);
+                batch.put(&MEDIA, key, &Json(new));
+            }
             if self.commit(batch).await? {
                 return Ok(true);
             }
@@ -200,10 +226,26 @@ impl Media {
     }
 }
 
+/// The row of a file of another server that is withheld without ever having been here.
+fn unknown_withheld(now: u64) -> MediaRow {
+    MediaRow {
+        kind: MediaKind::Remote,
+        created_ts: now,
+        uploader: None,
+        blob: None,
+        size_bytes: 0,
+        content_type: None,
+        filename: None,
+        expires_ts: None,
+        quarantined_ts: Some(now),
+    }
+}
+
 /// The rows by which a file is named.
 fn remove_rows(batch: &mut Batch, key: &MediaKey, before: &Before) {
     batch.check(&MEDIA, key, Some(&Json(before.row.clone())));
     batch.delete(&MEDIA, key);
+    cache::unlist(batch, key, &before.row, before.read);
     batch.delete(&MEDIA_ACCESS, key);
     let Some(uploader) = &before.row.uploader else { return };
     let (user_id, media_id) = (uploader.to_string(), key.media_id.clone());

@@ -1,13 +1,14 @@
-//! The worker: writes down what was read, and removes what is too old.
+//! The worker: writes down what was read, and removes what is too old or, of copies of other
+//! servers' files, too much (`cache.rs`).
 //!
 //! Each round looks at every file's row, a thousand at a time. That is proportional to the number of
 //! files, but once an hour and in the background, so an index by age would cost more than it saves.
 
 use std::{ops::Bound, time::Duration};
 
-use kv::{Batch, Direction, Durability, Json};
+use kv::{Batch, CommitError, Direction, Durability, Json};
 
-use super::{Media, days};
+use super::{ATTEMPTS, Media, busy, cache, days};
 use crate::{
     error::ApiError,
     storage::{
@@ -32,13 +33,26 @@ impl Media {
     /// Works until it is told to stop.
     pub async fn work(self, mut stop: Stop) {
         for round in 1_u32.. {
-            tokio::select! {
-                () = stop.requested() => break,
-                () = tokio::time::sleep(NOTE_INTERVAL) => {}
+            let interval = tokio::time::sleep(NOTE_INTERVAL);
+            tokio::pin!(interval);
+            // Once there is nothing left to remove, the next look is at the next round.
+            let mut helps = true;
+            loop {
+                tokio::select! {
+                    () = stop.requested() => break,
+                    () = &mut interval => break,
+                    () = self.0.cache.crowded.notified(), if helps => {
+                        helps = self.try_to_shrink(&stop).await > 0;
+                    }
+                }
+            }
+            if stop.is_requested() {
+                break;
             }
             if let Err(error) = self.write_reads().await {
                 tracing::warn!(%error, "which files were read could not be written down");
             }
+            self.try_to_shrink(&stop).await;
             if round % NOTES_PER_ROUND == 0
                 && let Err(error) = self.remove_old(&stop).await
             {
@@ -50,26 +64,58 @@ impl Media {
         }
     }
 
+    /// How many copies of other servers' files were removed to make room.
+    async fn try_to_shrink(&self, stop: &Stop) -> usize {
+        self.shrink_cache(stop).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "copies of other servers' files could not be removed");
+            0
+        })
+    }
+
     /// Writes down what was read since the last time.
     pub async fn write_reads(&self) -> Result<(), ApiError> {
         let read = std::mem::take(&mut *self.0.read.lock());
         let read: Vec<(MediaKey, u64)> = read.into_iter().collect();
         for chunk in read.chunks(STEP_ROWS) {
-            let keys: Vec<MediaKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
-            let old =
-                self.0.store.read(move |reader| reader.get_many(&MEDIA_ACCESS, &keys)).await?;
-            let mut batch = Batch::new();
-            for ((key, ts), old) in chunk.iter().zip(old) {
-                let old = old.and_then(|old| u64::try_from(old).ok()).unwrap_or(0);
-                if *ts >= old.saturating_add(READ_GRAIN_MS) {
-                    batch.put(&MEDIA_ACCESS, key, &i64::try_from(*ts).unwrap_or(i64::MAX));
-                }
-            }
-            if !batch.is_empty() {
-                self.0.store.commit(batch, Durability::Buffered).await?;
-            }
+            self.write_some_reads(chunk).await?;
         }
         Ok(())
+    }
+
+    async fn write_some_reads(&self, read: &[(MediaKey, u64)]) -> Result<(), ApiError> {
+        for _ in 0..ATTEMPTS {
+            let keys: Vec<MediaKey> = read.iter().map(|(key, _)| key.clone()).collect();
+            let before = self.0.store.read(move |reader| {
+                let rows = reader.get_many(&MEDIA, &keys)?;
+                let read = reader.get_many(&MEDIA_ACCESS, &keys)?;
+                Ok::<_, ApiError>(rows.into_iter().zip(read).collect::<Vec<_>>())
+            });
+            let mut batch = Batch::new();
+            for ((key, ts), (row, old)) in read.iter().zip(before.await?) {
+                let Some(row) = row else { continue };
+                let old_ts = old.and_then(|old| u64::try_from(old).ok()).unwrap_or(0);
+                if *ts < old_ts.saturating_add(READ_GRAIN_MS) {
+                    continue;
+                }
+                let new = i64::try_from(*ts).unwrap_or(i64::MAX);
+                if row.0.kind == MediaKind::Remote {
+                    cache::unlist(&mut batch, key, &row.0, old);
+                    cache::list(&mut batch, key, &row.0, Some(new));
+                    batch.check(&MEDIA, key, Some(&row));
+                }
+                batch.put(&MEDIA_ACCESS, key, &new);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            match self.0.store.commit(batch, Durability::Buffered).await {
+                Ok(_) => return Ok(()),
+                // A copy of another server's file went or was withheld in the meantime.
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(busy())
     }
 
     /// Removes every file that is older than the settings keep it, promises that were not held, and
@@ -126,6 +172,10 @@ impl Media {
 
     fn is_old(&self, row: &MediaRow, read: Option<u64>) -> bool {
         let now = self.now_ms();
+        if row.kind == MediaKind::Remote && row.quarantined_ts.is_some() {
+            // Were it forgotten, it would be fetched again.
+            return false;
+        }
         if row.blob.is_none() {
             return row.expires_ts.is_none_or(|expires_ts| expires_ts <= now);
         }

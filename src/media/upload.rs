@@ -14,7 +14,7 @@ use kv::{Batch, Direction, Durability, Json};
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    ATTEMPTS, Media, arrival, busy,
+    ATTEMPTS, Media, arrival, busy, cache,
     files::{Written, random_name, too_large},
 };
 use crate::{
@@ -57,7 +57,7 @@ pub struct Promised {
 
 /// What a row is written over.
 #[derive(Clone, Debug)]
-enum Over {
+pub(super) enum Over {
     Nothing,
     Promise(MediaRow),
 }
@@ -176,14 +176,17 @@ impl Media {
     }
 
     /// Writes the content, then the rows.
-    async fn receive(
+    pub(super) async fn receive(
         &self,
         key: &MediaKey,
         new: NewMedia,
         mut body: impl Stream<Item = Result<Bytes, ApiError>> + Send + Unpin,
         over: Over,
     ) -> Result<(), ApiError> {
-        let bytes_max = self.0.config.upload_size_bytes_max;
+        let bytes_max = match new.kind {
+            MediaKind::Remote => self.0.config.remote_size_bytes_max,
+            MediaKind::Local | MediaKind::Preview => self.0.config.upload_size_bytes_max,
+        };
         if new.announced_bytes.is_some_and(|bytes| bytes > bytes_max) {
             return Err(too_large(bytes_max));
         }
@@ -262,9 +265,12 @@ impl Media {
             if self.commit(batch).await? {
                 return Ok(is_used);
             }
-            if let Over::Promise(_) = over
-                && self.row(key).await?.is_none_or(|row| row.blob.is_some())
-            {
+            let now = self.row(key).await?;
+            let is_taken = match over {
+                Over::Nothing => now.is_some(),
+                Over::Promise(_) => now.is_none_or(|row| row.blob.is_some()),
+            };
+            if is_taken {
                 return Err(overwrites());
             }
         }
@@ -321,6 +327,7 @@ impl Media {
             Over::Nothing => batch.check_absent(&MEDIA, key),
             Over::Promise(old) => batch.check(&MEDIA, key, Some(&Json(old.clone()))),
         }
+        cache::list(batch, key, &row, None);
         batch.put(&MEDIA, key, &Json(row));
         if let Some(user_id) = &new.uploader {
             let (user_id, media_id) = (user_id.to_string(), key.media_id.clone());

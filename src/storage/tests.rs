@@ -46,7 +46,7 @@ use super::{
             OwnSignatureChangeKey, SignatureKey, ToDeviceKey, ToDeviceTransactionKey,
         },
         ephemeral::{ReceiptChange, ReceiptKey, ReceiptKind, ReceiptPositionKey, ReceiptRow},
-        media::{MediaKey, PendingMediaKey, ThumbnailKey, UserMediaKey},
+        media::{MediaKey, PendingMediaKey, RemoteUseKey, ThumbnailKey, UserMediaKey},
         push::{PushExceptionKey, PushOwnKey, PushSumKey, PushThreadKey},
         pushers::{PushUnmutedKey, PusherByKey, PusherKey},
         reports::UpgradeKey,
@@ -572,6 +572,8 @@ fn media_encodings(encodings: &mut Encodings) {
     encodings.key("UserMediaKey", &key);
     let key = PendingMediaKey { user_id: user_id(), media_id: media_id() };
     encodings.key("PendingMediaKey", &key);
+    let key = RemoteUseKey { used_ts: 1, origin: "hs1".to_owned(), media_id: media_id() };
+    encodings.key("RemoteUseKey", &key);
     encodings.row(
         "MediaRow",
         &Json(MediaRow {

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use causerie::{media::Media, storage::schema::media::UNSETTLED_FILES, tasks::Tasks};
+use causerie::{
+    media::Media,
+    storage::schema::media::UNSETTLED_FILES,
+    tasks::{Stop, Tasks},
+};
 use http::Method;
 use kv::{Batch, Durability};
 use serde_json::json;
@@ -17,25 +21,42 @@ fn count(folder: &Path) -> usize {
     entries.map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 }).sum()
 }
 
+/// Does the work of a background task.
+async fn worked<F>(work: impl FnOnce(Stop) -> F) -> usize
+where
+    F: Future<Output = usize> + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let tasks = Tasks::default();
+    tasks.spawn(|stop| {
+        let work = work(stop);
+        async move {
+            let _ = sender.send(work.await);
+        }
+    });
+    receiver.await.unwrap()
+}
+
 impl TestServer {
-    fn stored_files(&self) -> usize {
+    pub(crate) fn stored_files(&self) -> usize {
         count(self.media_folder.path())
     }
 
-    async fn delete_media(&self, place: &str) -> bool {
+    pub(crate) async fn delete_media(&self, place: &str) -> bool {
         let key = Media::key_of_uri(&format!("mxc://{place}")).unwrap();
         self.server.media.delete(&key).await.unwrap()
     }
 
     /// A round of the worker.
-    async fn remove_old(&self) -> usize {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+    pub(crate) async fn remove_old(&self) -> usize {
         let media = self.server.media.clone();
-        let tasks = Tasks::default();
-        tasks.spawn(|stop| async move {
-            let _ = sender.send(media.remove_old(&stop).await);
-        });
-        receiver.await.unwrap().unwrap()
+        worked(|stop| async move { media.remove_old(&stop).await.unwrap() }).await
+    }
+
+    /// Another.
+    pub(crate) async fn shrink_cache(&self) -> usize {
+        let media = self.server.media.clone();
+        worked(|stop| async move { media.shrink_cache(&stop).await.unwrap() }).await
     }
 }
 

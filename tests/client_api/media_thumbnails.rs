@@ -14,7 +14,7 @@ fn picture(width: u32, height: u32) -> DynamicImage {
     )
 }
 
-fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
+pub(crate) fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Vec::new();
     picture(width, height).write_to(&mut Cursor::new(&mut bytes), format).unwrap();
     bytes
@@ -35,7 +35,7 @@ async fn thumbnail(client: &Client<'_>, place: &str, query: &str) -> Answer {
 }
 
 /// The type in the head, which must be that of the bytes, and the size.
-fn shape(answer: &Answer) -> (&str, u32, u32) {
+pub(crate) fn shape(answer: &Answer) -> (&str, u32, u32) {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let sniffed = sniff(&answer.bytes).unwrap();
     let content_type = answer.headers.get("content-type").unwrap().to_str().unwrap();

@@ -174,6 +174,8 @@ impl TestServer {
         // It is told when it comes, between whatever else a test waits for.
         config.presence.enabled = false;
         let media_folder = tempfile::tempdir().unwrap();
+        // The disk of whoever runs the tests may be rather full.
+        config.media.remote_disk_free_percent_min = 0;
         config.media.path = Some(media_folder.path().to_owned());
         config.media.thumbnail_program = Some(env!("CARGO_BIN_EXE_causerie").into());
         change(&mut config);

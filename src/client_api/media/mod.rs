@@ -33,7 +33,7 @@ use crate::{
     config::{ThumbnailMethod, ThumbnailSize},
     error::ApiError,
     http::{BODY_IDLE_MAX, Context, NoAuth, RawRequest, Requester, check_encoding},
-    media::{self, Found, Media, NewMedia, Thumbnail, Wait, Wanted},
+    media::{self, Caller, Found, Media, NewMedia, Thumbnail, Wait, Wanted},
     storage::{rows::media::MediaKind, schema::media::MediaKey},
 };
 
@@ -111,10 +111,10 @@ pub async fn get_media_preview(
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid>
 pub async fn get_content(
     app: Arc<ClientApi>,
-    _auth: Requester,
+    auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    Ok(answer::contained(download(&app, &asked(request)).await))
+    Ok(answer::contained(download(&app, &asked(request, Some(&auth))).await))
 }
 
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}`
@@ -127,7 +127,7 @@ pub async fn get_content_legacy(
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     let answer = match check_legacy(&app) {
-        Ok(()) => download(&app, &asked(request)).await,
+        Ok(()) => download(&app, &asked(request, None)).await,
         Err(error) => Err(error),
     };
     Ok(answer::contained(answer))
@@ -141,7 +141,8 @@ pub async fn get_content_thumbnail(
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     let may_make = || app.limits_of(&auth).thumbnails.check(&auth.user_id);
-    Ok(answer::contained(thumbnail(&app, &asked(request), may_make).await))
+    let request = asked(request, Some(&auth));
+    Ok(answer::contained(thumbnail(&app, &request, may_make).await))
 }
 
 /// `GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`
@@ -156,7 +157,7 @@ pub async fn get_content_thumbnail_legacy(
     let address = Context::of(&request.head.extensions).address;
     let may_make = || app.limits.thumbnails.check(address.limit_key());
     let answer = match check_legacy(&app) {
-        Ok(()) => thumbnail(&app, &asked(request), may_make).await,
+        Ok(()) => thumbnail(&app, &asked(request, None), may_make).await,
         Err(error) => Err(error),
     };
     Ok(answer::contained(answer))
@@ -166,10 +167,21 @@ pub async fn get_content_thumbnail_legacy(
 struct Asked {
     head: Parts,
     path_arguments: Vec<String>,
+    /// For whom another server may be asked.
+    caller: Option<Caller>,
 }
 
-fn asked(request: RawRequest) -> Asked {
-    Asked { head: request.head, path_arguments: request.path_arguments }
+/// Guests count as users: the specification lets them read the files of events. A client of theirs
+/// may say `allow_remote=false`, which is known of the old addresses, at all of them.
+fn asked(request: RawRequest, auth: Option<&Requester>) -> Asked {
+    let RawRequest { head, path_arguments, .. } = request;
+    let allows = parameter(&head, "allow_remote").is_none_or(|allowed| allowed != "false");
+    let caller = auth.filter(|_| allows).map(|auth| Caller {
+        user_id: auth.user_id.clone(),
+        address: auth.address.limit_key(),
+        is_limited: auth.is_rate_limited(),
+    });
+    Asked { head, path_arguments, caller }
 }
 
 async fn download(app: &ClientApi, request: &Asked) -> Result<Response, ApiError> {
@@ -232,7 +244,7 @@ async fn find(app: &ClientApi, request: &Asked) -> Result<Found, ApiError> {
         Some(text) => Wait::of_milliseconds(number(&text)?),
         None => Wait::default(),
     };
-    app.media.find(&key, wait).await
+    app.media.find(&key, wait, request.caller.as_ref()).await
 }
 
 fn named(arguments: &[String]) -> Result<MediaKey, ApiError> {

@@ -160,6 +160,22 @@ fn limits_that_make_no_sense_are_refused() {
             "`encryption.backup_key_size_bytes_max` is more than 98304",
             Box::new(|c| c.encryption.backup_key_size_bytes_max = 100_000),
         ),
+        (
+            "`media.remote_size_bytes_max` and `media.remote_fetches_max` must be more than 0",
+            Box::new(|c| c.media.remote_fetches_max = 0),
+        ),
+        (
+            "`media.remote_cache_bytes_max` is less than `media.remote_size_bytes_max`",
+            Box::new(|c| c.media.remote_cache_bytes_max = 1_000_000),
+        ),
+        (
+            "`media.remote_disk_free_percent_min` is more than 100",
+            Box::new(|c| c.media.remote_disk_free_percent_min = 101),
+        ),
+        (
+            "`rate_limits.remote_media_bytes.burst` is less than `media.remote_size_bytes_max`",
+            Box::new(|c| c.rate_limits.remote_media_bytes.burst = 50_000_000),
+        ),
         ("`logging.filter` cannot be understood", Box::new(|c| c.logging.filter = "a=b=c".into())),
     ];
     refused(cases);

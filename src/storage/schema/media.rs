@@ -39,6 +39,17 @@ key_structs! {
         media_id: String,
     }
 
+    /// A copy of another server's file, in the order of their last use.
+    pub struct RemoteUseKey {
+        /// When it was fetched or last read, in milliseconds: what `media_access` says, if it says
+        /// more than the row.
+        used_ts: u64,
+        /// The server it comes from.
+        origin: String,
+        /// Its name there.
+        media_id: String,
+    }
+
     /// An address that waits for its file.
     pub struct PendingMediaKey {
         /// The user id.
@@ -62,6 +73,12 @@ pub const THUMBNAILS: Table<ThumbnailKey, Json<ThumbnailRow>> =
 pub const MEDIA_ACCESS: Table<MediaKey, i64> = Table::new("media_access", GL, 44, "media");
 /// Previews by the SHA-256 of their address.
 pub const PREVIEWS: Table<[u8; 32], Json<PreviewRow>> = Table::new("previews", GL, 45, "media");
+/// Copies of other servers' files that may be removed for others, with their bytes. What an
+/// administrator withholds is not among them.
+pub const REMOTE_MEDIA_BY_USE: Table<RemoteUseKey, i64> =
+    Table::new("remote_media_by_use", GL, 46, "media");
+/// What they come to in bytes: one row, the sum of the index.
+pub const REMOTE_MEDIA_BYTES: Table<(), i64> = Table::new("remote_media_bytes", GL, 47, "media");
 /// The files of each user.
 pub const USER_MEDIA: Table<UserMediaKey, ()> = Table::new("user_media", US, 136, "media");
 /// What each user's files come to. Whatever changes the number of a user's files rewrites the row.
