@@ -50,16 +50,15 @@ impl Media {
     ) -> Result<(), ApiError> {
         for _ in 0..ATTEMPTS {
             let mut is_ours = false;
-            let fetched = match self.0.fetches.joined(key).await {
-                Some(fetched) => fetched,
-                None => {
-                    let places = self.0.callers.enter(caller, deadline).await?;
-                    let work = || {
-                        is_ours = true;
-                        self.clone().fetch_with(key.clone(), caller.clone(), places)
-                    };
-                    self.0.fetches.join(key.clone(), work).await
-                }
+            let fetched = if let Some(fetched) = self.0.fetches.joined(key).await {
+                fetched
+            } else {
+                let places = self.0.callers.enter(caller, deadline).await?;
+                let work = || {
+                    is_ours = true;
+                    self.clone().fetch_with(key.clone(), caller.clone(), places)
+                };
+                self.0.fetches.join(key.clone(), work).await
             };
             match fetched {
                 Some(Err(error)) if !is_ours && error.errcode == LIMITED => {
