@@ -16,11 +16,11 @@ use crate::{
     client_api::{self, ClientApi, RateLimits},
     config::{self, Config, Serves},
     delayed_events::DelayedEvents,
-    egress::Egress,
+    egress::{Egress, EgressStartError},
     encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
-    federation::server_keys,
+    federation::{client::Federation, server_keys},
     federation_api::{self, FederationApi},
     http::{
         App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
@@ -60,8 +60,8 @@ pub enum StartError {
     #[error(transparent)]
     Read(#[from] ApiError),
     /// The client for requests of the server's own cannot be made.
-    #[error("the client for outgoing requests cannot be made")]
-    Egress(#[source] reqwest::Error),
+    #[error(transparent)]
+    Egress(#[from] EgressStartError),
     /// The application services cannot be read.
     #[error(transparent)]
     Appservices(#[from] AppservicesError),
@@ -121,9 +121,10 @@ impl Server {
         let identity = identity::open(&store, name).await?;
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
-        let egress = Egress::new(&config.egress).map_err(StartError::Egress)?;
+        let egress = Egress::new(&config.egress)?;
+        let peers = Federation::new(egress.clone(), signer.clone(), clock.clone());
         let media =
-            Media::open(store.clone(), &config, (egress.clone(), None), clock.clone()).await?;
+            Media::open(store.clone(), &config, (egress.clone(), peers), clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
             interner,

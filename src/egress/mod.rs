@@ -1,16 +1,18 @@
 //! The one way out: every HTTP request that this server makes itself.
 //!
-//! Called by whoever fetches previews, pushes to gateways or talks to application services. An
-//! address that a user or another server chose ([`Reach::Public`]) leads to public addresses only:
-//! the address is checked as written, as resolved and again at each redirect, so that nobody makes
-//! this server knock at its own network. Time and size have caps; nothing is decompressed.
+//! Called by whoever fetches previews, pushes to gateways, talks to application services or to
+//! other servers. An address that a user or another server chose ([`Reach::Public`]) leads to public
+//! addresses only: the address is checked as written, as resolved and again at each redirect, so
+//! that nobody makes this server knock at its own network. Time and size have caps; nothing is
+//! decompressed.
 //!
 //! Attack cases T96, T101, T102.
 
 mod address;
 mod resolve;
+mod route;
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -20,6 +22,7 @@ use http::{
 use tokio::time::Instant;
 use url::Url;
 
+pub use self::route::Route;
 use self::{
     address::AddressFilter,
     resolve::{Blocked, Resolver},
@@ -38,8 +41,11 @@ pub struct Egress(Arc<Clients>);
 #[derive(Debug)]
 struct Clients {
     filter: Arc<AddressFilter>,
+    resolver: Resolver,
+    certificates: Vec<reqwest::Certificate>,
     public: reqwest::Client,
     configured: reqwest::Client,
+    servers: reqwest::Client,
 }
 
 /// Who chose where a request goes.
@@ -121,41 +127,56 @@ pub enum EgressError {
     /// It was sent elsewhere too often, or to an address that is none.
     #[error("the answer leads to too many redirects or to no address")]
     Redirects,
+    /// A name that has no addresses.
+    #[error("no address of {0} was found")]
+    NoAddress(String, #[source] io::Error),
     /// The other side cannot be reached or does not speak HTTP.
     #[error("the request failed")]
     Failed(#[source] reqwest::Error),
 }
 
+/// Why no request can be made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressStartError {
+    /// The clients cannot be made, or a certificate is none.
+    #[error("no HTTP client can be made")]
+    Client(#[from] reqwest::Error),
+    /// A file of certificates cannot be read.
+    #[error("the certificates in {path} cannot be read")]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
 impl Egress {
     /// Makes the clients.
-    pub fn new(config: &EgressConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &EgressConfig) -> Result<Self, EgressStartError> {
         let filter =
             Arc::new(AddressFilter::new(&config.allowed_networks, &config.denied_networks));
-        let builder = || {
-            // Another part may have chosen it already; it is the same one.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .no_proxy()
-                .referer(false)
-                .user_agent(concat!("Causerie/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_DURATION_MAX)
-                .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        };
-        let public = builder().dns_resolver(Resolver::new(filter.clone())).build()?;
-        let configured = builder().build()?;
-        Ok(Self(Arc::new(Clients { filter, public, configured })))
+        let resolver = Resolver::new(filter.clone());
+        let certificates = certificates(&config.trusted_certificates)?;
+        let public = builder(&certificates).dns_resolver(resolver.clone());
+        let configured = builder(&certificates);
+        let servers = route::builder(&certificates).dns_resolver(resolver.clone());
+        Ok(Self(Arc::new(Clients {
+            public: public.build()?,
+            configured: configured.build()?,
+            servers: servers.build()?,
+            filter,
+            resolver,
+            certificates,
+        })))
     }
 
     /// Makes a request and reads the whole answer.
     pub async fn call(&self, call: Call) -> Result<Answer, EgressError> {
         let mut incoming = self.open(call).await?;
-        let mut body = BytesMut::new();
-        while let Some(chunk) = incoming.chunk().await? {
-            body.extend_from_slice(&chunk);
-        }
+        let body = incoming.rest().await?;
         let Incoming { status, headers, url, .. } = incoming;
-        Ok(Answer { status, headers, url, body: body.freeze() })
+        Ok(Answer { status, headers, url, body })
     }
 
     /// Makes a request and reads the head of the answer.
@@ -177,7 +198,7 @@ impl Egress {
                     call.url.host_str().unwrap_or_default().to_owned(),
                 ));
             }
-            let response = self.send(&call, deadline).await?;
+            let response = send(self.client(&call)?, &call, deadline).await?;
             let follows = call.method == Method::GET || call.method == Method::HEAD;
             if follows && response.status().is_redirection() {
                 let location = response.headers().get(LOCATION).and_then(|url| url.to_str().ok());
@@ -191,34 +212,65 @@ impl Egress {
                     continue;
                 }
             }
-            return Ok(Incoming {
-                status: response.status(),
-                headers: response.headers().clone(),
-                url: call.url,
-                response,
-                left: call.limits.bytes_max,
-                deadline,
-            });
+            return Ok(Incoming::new(response, call, deadline));
         }
     }
 
-    async fn send(&self, call: &Call, deadline: Instant) -> Result<reqwest::Response, EgressError> {
-        let client = match call.reach {
+    /// The client for whoever chose the address.
+    fn client(&self, call: &Call) -> Result<&reqwest::Client, EgressError> {
+        match call.reach {
             Reach::Public => {
                 self.0.filter.check_url(&call.url)?;
-                &self.0.public
+                Ok(&self.0.public)
             }
-            Reach::Configured => &self.0.configured,
-        };
-        let request = client
-            .request(call.method.clone(), call.url.clone())
-            .headers(call.headers.clone())
-            .body(call.body.clone())
-            .send();
-        match tokio::time::timeout_at(deadline, request).await {
-            Ok(response) => response.map_err(failure),
-            Err(_elapsed) => Err(EgressError::Timeout),
+            Reach::Configured => Ok(&self.0.configured),
         }
+    }
+}
+
+/// What all clients have in common.
+fn builder(certificates: &[reqwest::Certificate]) -> reqwest::ClientBuilder {
+    // Another part may have chosen it already; it is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("Causerie/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_DURATION_MAX)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .tls_certs_merge(certificates.iter().cloned())
+}
+
+/// Reads the certificates that are trusted besides those of the system.
+fn certificates(paths: &[PathBuf]) -> Result<Vec<reqwest::Certificate>, EgressStartError> {
+    let mut all = Vec::new();
+    for path in paths {
+        let unreadable = |source| EgressStartError::Certificates { path: path.clone(), source };
+        let pem = std::fs::read(path).map_err(unreadable)?;
+        let found = reqwest::Certificate::from_pem_bundle(&pem)?;
+        if found.is_empty() {
+            return Err(unreadable(io::Error::other("there is no certificate in it")));
+        }
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Sends a request once and reads the head of the answer.
+async fn send(
+    client: &reqwest::Client,
+    call: &Call,
+    deadline: Instant,
+) -> Result<reqwest::Response, EgressError> {
+    let request = client
+        .request(call.method.clone(), call.url.clone())
+        .headers(call.headers.clone())
+        .body(call.body.clone())
+        .send();
+    match tokio::time::timeout_at(deadline, request).await {
+        Ok(response) => response.map_err(failure),
+        Err(_elapsed) => Err(EgressError::Timeout),
     }
 }
 
@@ -240,6 +292,32 @@ impl Call {
 }
 
 impl Incoming {
+    fn new(response: reqwest::Response, call: Call, deadline: Instant) -> Self {
+        Self {
+            status: response.status(),
+            headers: response.headers().clone(),
+            url: call.url,
+            response,
+            left: call.limits.bytes_max,
+            deadline,
+        }
+    }
+
+    /// Reads the rest of the body, which may be no larger than this.
+    pub async fn at_most(&mut self, bytes_max: usize) -> Result<Bytes, EgressError> {
+        self.left = self.left.min(bytes_max);
+        self.rest().await
+    }
+
+    /// Reads the rest of the body.
+    pub async fn rest(&mut self) -> Result<Bytes, EgressError> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
     /// The next part of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, EgressError> {
         let chunk = tokio::time::timeout_at(self.deadline, self.response.chunk());
@@ -252,7 +330,8 @@ impl Incoming {
 
 /// Tells what our resolver refused from other failures.
 fn failure(error: reqwest::Error) -> EgressError {
-    if error.is_timeout() {
+    // Where connecting took too long, another address may be quicker.
+    if error.is_timeout() && !error.is_connect() {
         return EgressError::Timeout;
     }
     let mut cause: Option<&(dyn StdError + 'static)> = error.source();

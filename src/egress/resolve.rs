@@ -26,7 +26,19 @@ const LOOKUPS_AT_ONCE: usize = 8;
 #[error("{0} leads to an address that is not public")]
 pub(super) struct Blocked(pub(super) String);
 
-/// The system's resolver behind the filter.
+/// Why a name has no addresses.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookupError {
+    /// It leads where nobody may go.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    /// It could not be looked up, or has none.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
+
+/// The system's resolver behind the filter; cheap to clone.
+#[derive(Clone, Debug)]
 pub(super) struct Resolver {
     filter: Arc<AddressFilter>,
     slots: Arc<Semaphore>,
@@ -38,20 +50,31 @@ impl Resolver {
     }
 }
 
+impl Resolver {
+    /// The addresses of a name, none of which is forbidden; their port is 0.
+    pub(super) async fn lookup(&self, host: &str) -> Result<Vec<SocketAddr>, LookupError> {
+        let name = host.to_owned();
+        let look = move || Ok((name.as_str(), 0).to_socket_addrs()?.collect());
+        let addresses: Vec<SocketAddr> = in_slot(Arc::clone(&self.slots), look).await?;
+        if addresses.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        }
+        if addresses.iter().any(|address| !self.filter.allows(address.ip())) {
+            return Err(Blocked(host.to_owned()).into());
+        }
+        Ok(addresses)
+    }
+}
+
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (filter, slots) = (Arc::clone(&self.filter), Arc::clone(&self.slots));
+        let resolver = self.clone();
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let addresses: Vec<SocketAddr> =
-                in_slot(slots, move || Ok((host.as_str(), 0).to_socket_addrs()?.collect())).await?;
-            if addresses.is_empty() {
-                return Err(io::Error::from(io::ErrorKind::NotFound).into());
+            match resolver.lookup(name.as_str()).await {
+                Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                Err(LookupError::Blocked(blocked)) => Err(blocked.into()),
+                Err(LookupError::Failed(error)) => Err(error.into()),
             }
-            if addresses.iter().any(|address| !filter.allows(address.ip())) {
-                return Err(Blocked(name.as_str().to_owned()).into());
-            }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }

@@ -1,22 +1,75 @@
-//! Requests to other servers, signed.
+//! Requests to other servers: found, signed, sent, and not repeated at once where none answers.
+//!
+//! Knows neither rooms nor users. What is asked of a server is signed with this server's key; what
+//! it answers is bounded in time and size; where it sends us elsewhere we do not go.
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#request-authentication>
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header::HOST};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{
+    OwnedServerName, ServerName,
+    api::{
+        Metadata, OutgoingRequest, OutgoingRequestExt,
+        federation::authentication::{ServerSignatures, XMatrixSigningInput},
+        path_builder::PathBuilder,
+    },
+};
+use serde::Deserialize;
 
-use crate::egress::EgressError;
+use super::{
+    discovery::{Discovered, Discovery, Way},
+    server_keys::Signer,
+};
+use crate::{
+    egress::{Call, Egress, EgressError, Incoming, Limits, Reach},
+    time::Clock,
+};
+
+/// Of how many servers it is remembered where they are and whether they answer.
+const PEERS_MAX: usize = 10_000;
+/// How long a server is left alone after it did not answer: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_hours(1);
+/// What is read of an error.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Makes requests to other servers; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Federation(Arc<()>);
+#[derive(Clone)]
+pub struct Federation(pub(super) Arc<Parts>);
+
+pub(super) struct Parts {
+    pub(super) egress: Egress,
+    pub(super) discovery: Discovery,
+    signer: Arc<Signer>,
+    clock: Clock,
+    peers: Cache<OwnedServerName, Arc<Peer>>,
+}
+
+/// What is known of another server.
+#[derive(Default)]
+struct Peer {
+    /// Held while the server is looked for, so that this happens once.
+    discovered: tokio::sync::Mutex<Discovered>,
+    pause: Mutex<Pause>,
+}
+
+/// How often a server has not answered, and until when it is left alone, by the monotonic clock.
+#[derive(Default)]
+struct Pause {
+    failures: u32,
+    until: Option<Duration>,
+}
 
 /// Why another server gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FederationError {
     /// The server did not answer lately, and is not asked again so soon.
-    #[error("the server did not answer lately and is not asked again before {0:?} have passed")]
+    #[error("the server did not answer lately and is left alone for {} s", .0.as_secs())]
     BackingOff(Duration),
     /// Nothing came back, or not all of it.
     #[error(transparent)]
@@ -30,6 +83,172 @@ pub enum FederationError {
         errcode: String,
     },
     /// What it answered is not what the specification says.
-    #[error("the answer of the server cannot be read: {0}")]
+    #[error("the answer of the server cannot be used: {0}")]
     BadAnswer(&'static str),
+}
+
+/// The part of an error that is looked at.
+#[derive(Default, Deserialize)]
+struct MatrixError {
+    errcode: String,
+}
+
+impl Federation {
+    /// Requests are signed by `signer`.
+    pub fn new(egress: Egress, signer: Arc<Signer>, clock: Clock) -> Self {
+        Self(Arc::new(Parts {
+            discovery: Discovery::new(egress.clone(), clock.clone()),
+            egress,
+            signer,
+            clock,
+            peers: Cache::new(PEERS_MAX),
+        }))
+    }
+
+    /// Makes a signed request; gives its answer when that is 200.
+    pub(super) async fn request<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<Incoming, FederationError>
+    where
+        R: OutgoingRequest,
+        R: Metadata<Authentication = ServerSignatures>,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let signing = XMatrixSigningInput::new(
+            self.0.signer.server_name.clone(),
+            server.to_owned(),
+            &self.0.signer.key_pair,
+        );
+        let request = request
+            .try_into_http_request::<Vec<u8>>("https://unknown", signing, ())
+            .map_err(|_| FederationError::BadAnswer("a request to it cannot be written"))?;
+        self.send(server, request.map(Bytes::from), limits).await
+    }
+
+    /// Sends a request to a server, whatever host its URL names.
+    pub(super) async fn send(
+        &self,
+        server: &ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Incoming, FederationError> {
+        if server == self.0.signer.server_name {
+            return Err(FederationError::BadAnswer("it is this server itself"));
+        }
+        let peer = self.peer(server);
+        let now = self.0.clock.monotonic();
+        if let Some(left) = peer.pause.lock().left(now) {
+            return Err(FederationError::BackingOff(left));
+        }
+        let answer = self.attempt(server, &peer, &request, limits).await;
+        let mut pause = peer.pause.lock();
+        match &answer {
+            // It may be there for others who ask, so this says nothing.
+            Err(FederationError::Egress(EgressError::TooLarge)) => {}
+            Err(FederationError::Egress(_)) => pause.lengthen(self.0.clock.monotonic()),
+            _ => *pause = Pause::default(),
+        }
+        drop(pause);
+        let incoming = answer?;
+        if incoming.status == StatusCode::OK { Ok(incoming) } else { Err(refusal(incoming).await) }
+    }
+
+    /// Tries the ways to a server until one leads to an answer.
+    async fn attempt(
+        &self,
+        server: &ServerName,
+        peer: &Peer,
+        request: &http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Incoming, FederationError> {
+        let ways = {
+            let mut discovered = peer.discovered.lock().await;
+            self.0.discovery.ways(server, &mut discovered).await?
+        };
+        let mut outcome = Err(FederationError::BadAnswer("there is no way to it"));
+        for way in ways.iter() {
+            let answer = self.0.egress.open_by(&way.route, call(request, way, limits)?).await;
+            let failed = matches!(answer, Err(EgressError::Failed(_)));
+            outcome = answer.map_err(FederationError::from);
+            if !failed {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn peer(&self, server: &ServerName) -> Arc<Peer> {
+        let made = self.0.peers.get_or_insert_with(&server.to_owned(), || {
+            Ok::<_, std::convert::Infallible>(Arc::<Peer>::default())
+        });
+        match made {
+            Ok(peer) => peer,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl fmt::Debug for Federation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Federation({:?})", self.0.signer)
+    }
+}
+
+impl Pause {
+    /// How long the server is still left alone.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let left = self.until?.saturating_sub(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Twice as long as before, and up to a fourth more, so that not all come back at once.
+    fn lengthen(&mut self, now: Duration) {
+        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+        let chance = getrandom::u32().unwrap_or_default() % 256;
+        self.until = Some(now + pause + pause * chance / 1024);
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// A request on its way.
+fn call(
+    request: &http::Request<Bytes>,
+    way: &Way,
+    limits: Limits,
+) -> Result<Call, FederationError> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let mut url = way.url.clone();
+    let (path, query) =
+        target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    url.set_path(path);
+    url.set_query(query);
+    // What is signed is what is sent, to the letter.
+    if url[url::Position::BeforePath..] != *target {
+        return Err(FederationError::BadAnswer("a request to it cannot be written"));
+    }
+    let mut headers = request.headers().clone();
+    headers.insert(HOST, HeaderValue::clone(&way.host));
+    Ok(Call {
+        method: request.method().clone(),
+        url,
+        headers,
+        body: request.body().clone(),
+        reach: Reach::Public,
+        limits,
+    })
+}
+
+/// What a server says that does not answer as it should.
+async fn refusal(mut incoming: Incoming) -> FederationError {
+    let status = incoming.status;
+    let body = match incoming.at_most(ERROR_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => return error.into(),
+    };
+    // A proxy answers in its own words.
+    let error: MatrixError = serde_json::from_slice(&body).unwrap_or_default();
+    FederationError::Refused { status, errcode: error.errcode }
 }

@@ -1,6 +1,14 @@
-//! What this server is to other servers, and how it reaches them: its signing keys, the signed
-//! requests, the files of others.
+//! What this server is to other servers, and how it reaches them: its signing keys, where they are
+//! (`discovery.rs`), signed requests (`client.rs`), their files.
 
 pub mod client;
+mod discovery;
+mod dns;
 pub mod remote_media;
 pub mod server_keys;
+
+#[cfg(test)]
+#[path = "../../tests/harness/origin.rs"]
+mod origin;
+#[cfg(test)]
+mod tests;

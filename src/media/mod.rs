@@ -79,8 +79,7 @@ struct Parts {
     workshop: Workshop,
     thumbnails: Flights<thumbnails::Target, Result<Arc<Thumbnail>, ApiError>>,
     previews: Previews,
-    /// How other servers are asked for files; `None`: they are not.
-    federation: Option<Federation>,
+    federation: Federation,
     fetches: Flights<MediaKey, Result<(), ApiError>>,
     callers: Arc<Callers>,
     cache: Cache,
@@ -97,7 +96,7 @@ impl Media {
     pub async fn open(
         store: Store,
         config: &Config,
-        (egress, federation): (Egress, Option<Federation>),
+        (egress, federation): (Egress, Federation),
         clock: Clock,
     ) -> Result<Self, FilesError> {
         let files = Files::open(&config.media, &config.database.path)?;

@@ -42,6 +42,7 @@ mod media;
 mod media_admin;
 mod media_attacks;
 mod media_previews;
+mod media_remote;
 mod media_thumbnails;
 mod profile;
 mod public_rooms;

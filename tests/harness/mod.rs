@@ -4,6 +4,7 @@
 //! how a server is put together.
 
 mod client;
+pub(crate) mod origin;
 pub(crate) mod record;
 
 use std::{

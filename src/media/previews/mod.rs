@@ -297,6 +297,6 @@ fn refusal(error: &EgressError) -> ApiError {
         EgressError::Timeout => failed("The page took too long"),
         EgressError::TooLarge => failed("The page is too large"),
         EgressError::Redirects => failed("The page leads nowhere"),
-        EgressError::Failed(_) => failed("The page cannot be reached"),
+        EgressError::NoAddress(..) | EgressError::Failed(_) => failed("The page cannot be reached"),
     }
 }
