@@ -20,7 +20,7 @@ use crate::{
     encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
-    federation::server_keys,
+    federation::{client::Federation, server_keys},
     federation_api::{self, FederationApi},
     http::{
         App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
@@ -122,6 +122,7 @@ impl Server {
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
         let egress = Egress::new(&config.egress)?;
+        let others = Federation::new(egress.clone(), signer.clone(), clock.clone());
         let media = Media::open(store.clone(), &config, egress.clone(), clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
@@ -166,7 +167,8 @@ impl Server {
             media: media.clone(),
             egress,
         });
-        let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
+        let federation =
+            Arc::new(FederationApi { store: store.clone(), signer, federation: others, clock });
         Ok(Self {
             config,
             store,
