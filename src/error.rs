@@ -78,6 +78,8 @@ codes! {
     bad_alias = BAD_REQUEST "M_BAD_ALIAS";
     /// The change does not fit the state of the thing (a ban of someone who is banned ...).
     bad_state = FORBIDDEN "M_BAD_STATE";
+    /// Another server does not prove who it is.
+    unauthorized = UNAUTHORIZED "M_UNAUTHORIZED";
     /// The password is too weak.
     weak_password = BAD_REQUEST "M_WEAK_PASSWORD";
     /// The account is deactivated.

@@ -122,9 +122,9 @@ impl Server {
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
         let egress = Egress::new(&config.egress)?;
-        let peers = Federation::new(egress.clone(), signer.clone(), clock.clone());
-        let media =
-            Media::open(store.clone(), &config, (egress.clone(), peers), clock.clone()).await?;
+        let others = Federation::new(egress.clone(), signer.clone(), clock.clone());
+        let reach = (egress.clone(), others.clone());
+        let media = Media::open(store.clone(), &config, reach, clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
             store: store.clone(),
             interner,
@@ -168,7 +168,8 @@ impl Server {
             media: media.clone(),
             egress,
         });
-        let federation = Arc::new(FederationApi { store: store.clone(), signer, clock });
+        let federation =
+            Arc::new(FederationApi { store: store.clone(), signer, federation: others, clock });
         Ok(Self {
             config,
             store,

@@ -20,9 +20,11 @@ use ruma::{
     },
 };
 use serde::Deserialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     discovery::{Discovered, Discovery, Way},
+    remote_keys::{FETCHES_AT_ONCE, RemoteKeys},
     server_keys::Signer,
 };
 use crate::{
@@ -48,11 +50,13 @@ pub(super) struct Parts {
     signer: Arc<Signer>,
     clock: Clock,
     peers: Cache<OwnedServerName, Arc<Peer>>,
+    key_fetches: Semaphore,
 }
 
 /// What is known of another server.
 #[derive(Default)]
-struct Peer {
+pub(super) struct Peer {
+    pub(super) keys: tokio::sync::Mutex<RemoteKeys>,
     /// Held while the server is looked for, so that this happens once.
     discovered: tokio::sync::Mutex<Discovered>,
     pause: Mutex<Pause>,
@@ -102,6 +106,7 @@ impl Federation {
             signer,
             clock,
             peers: Cache::new(PEERS_MAX),
+            key_fetches: Semaphore::new(FETCHES_AT_ONCE),
         }))
     }
 
@@ -139,19 +144,9 @@ impl Federation {
             return Err(FederationError::BadAnswer("it is this server itself"));
         }
         let peer = self.peer(server);
-        let now = self.0.clock.monotonic();
-        if let Some(left) = peer.pause.lock().left(now) {
-            return Err(FederationError::BackingOff(left));
-        }
+        peer.check(self.0.clock.monotonic())?;
         let answer = self.attempt(server, &peer, &request, limits).await;
-        let mut pause = peer.pause.lock();
-        match &answer {
-            // It may be there for others who ask, so this says nothing.
-            Err(FederationError::Egress(EgressError::TooLarge)) => {}
-            Err(FederationError::Egress(_)) => pause.lengthen(self.0.clock.monotonic()),
-            _ => *pause = Pause::default(),
-        }
-        drop(pause);
+        peer.note(&answer, self.0.clock.monotonic());
         let incoming = answer?;
         if incoming.status == StatusCode::OK { Ok(incoming) } else { Err(refusal(incoming).await) }
     }
@@ -180,7 +175,18 @@ impl Federation {
         outcome
     }
 
-    fn peer(&self, server: &ServerName) -> Arc<Peer> {
+    /// The wall clock in milliseconds, and the monotonic one.
+    pub(super) fn now(&self) -> (u64, Duration) {
+        (self.0.clock.now().get().into(), self.0.clock.monotonic())
+    }
+
+    /// Waits until a server may be asked for its keys; none when the semaphore is closed, which
+    /// nobody does.
+    pub(super) async fn key_slot(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.key_fetches.acquire().await.ok()
+    }
+
+    pub(super) fn peer(&self, server: &ServerName) -> Arc<Peer> {
         let made = self.0.peers.get_or_insert_with(&server.to_owned(), || {
             Ok::<_, std::convert::Infallible>(Arc::<Peer>::default())
         });
@@ -194,6 +200,26 @@ impl Federation {
 impl fmt::Debug for Federation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Federation({:?})", self.0.signer)
+    }
+}
+
+impl Peer {
+    /// Refuses what would disturb a server that is left alone.
+    fn check(&self, now: Duration) -> Result<(), FederationError> {
+        match self.pause.lock().left(now) {
+            Some(left) => Err(FederationError::BackingOff(left)),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves the server alone if it did not answer.
+    fn note(&self, answer: &Result<Incoming, FederationError>, now: Duration) {
+        match answer {
+            // It may be there for others who ask, so this says nothing.
+            Err(FederationError::Egress(EgressError::TooLarge)) => {}
+            Err(FederationError::Egress(_)) => self.pause.lock().lengthen(now),
+            _ => *self.pause.lock() = Pause::default(),
+        }
     }
 }
 

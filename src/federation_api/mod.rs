@@ -1,7 +1,8 @@
-//! The server-server API. So far: what other servers read without authenticating.
+//! The server-server API. So far: what other servers read without authenticating, and files.
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+mod auth;
 pub mod discovery;
 pub mod openid;
 
@@ -9,7 +10,11 @@ use std::sync::Arc;
 
 use kv::Store;
 
-use crate::{federation::server_keys::Signer, http::Routes, time::Clock};
+use crate::{
+    federation::{client::Federation, server_keys::Signer},
+    http::Routes,
+    time::Clock,
+};
 
 /// What the handlers of this API need.
 #[derive(Debug)]
@@ -18,6 +23,8 @@ pub struct FederationApi {
     pub store: Store,
     /// The server's name and key.
     pub signer: Arc<Signer>,
+    /// Other servers.
+    pub federation: Federation,
     /// The time.
     pub clock: Clock,
 }

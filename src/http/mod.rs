@@ -2,7 +2,8 @@
 //!
 //! [`Routes`] turns handlers into an axum router (`endpoint.rs`), [`App`] is the boundary around it
 //! (CORS, request ids, panics, metrics, the log of failures), [`Listener`] serves an [`App`] on a
-//! socket. Authentication comes before the body is read (`auth.rs`, `body.rs`); a JSON body is
+//! socket. Authentication comes before the body is read (`auth.rs`, `server_auth.rs`,
+//! `body.rs`); a JSON body is
 //! checked once before ruma parses it (`json.rs`).
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#api-standards>
@@ -18,6 +19,7 @@ mod json;
 mod listener;
 mod rate;
 mod response;
+mod server_auth;
 mod tls;
 
 pub use address::{ClientAddress, Peer, TrustedProxies};
@@ -31,6 +33,7 @@ pub use endpoint::{Options, RawRequest, Route, Routes};
 pub use json::{JsonError, JsonRules, check_json};
 pub use listener::{ListenError, Listener, ListenerSettings};
 pub use rate::RateLimiter;
+pub use server_auth::{OtherServer, ServerAuthenticator};
 pub use tls::TlsFiles;
 
 #[cfg(test)]

@@ -11,11 +11,8 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::StatusCode;
-use ruma::{OwnedServerName, ServerName};
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout},
-};
+use ruma::ServerName;
+use tokio::time::{Instant, timeout};
 
 use super::{
     ATTEMPTS, Media, NewMedia, busy,
@@ -103,7 +100,7 @@ impl Media {
         drop(self.make_room(0).await?);
         let origin = ServerName::parse(&key.origin).map_err(ApiError::internal)?;
         let bytes_max = self.0.config.remote_size_bytes_max;
-        let file = self.ask(origin, key.media_id.clone(), bytes_max).await?;
+        let file = self.0.federation.open_media(&origin, &key.media_id, bytes_max).await;
         let file = file.map_err(|error| refusal(&key.origin, &error))?;
         let announced = file.size_bytes_max.map(|bytes| bytes.min(bytes_max));
         let _room = self.make_room(announced.unwrap_or(bytes_max)).await?;
@@ -118,23 +115,6 @@ impl Media {
         let origin = key.origin.clone();
         let reading = Reading { file, origin, budget, read_bytes: 0, bytes_max };
         self.receive(key, new, reading.parts().boxed(), Over::Nothing).await
-    }
-
-    /// Asks a server for a file, on a thread for work that blocks.
-    ///
-    /// TODO: Call `open_media` here once its future is `Send`: `Federation::send` has a guard in
-    /// scope where it waits, though it was dropped.
-    async fn ask(
-        &self,
-        origin: OwnedServerName,
-        media_id: String,
-        bytes_max: u64,
-    ) -> Result<Result<RemoteFile, FederationError>, ApiError> {
-        let (federation, runtime) = (self.0.federation.clone(), Handle::current());
-        let asking = tokio::task::spawn_blocking(move || {
-            runtime.block_on(federation.open_media(&origin, &media_id, bytes_max))
-        });
-        asking.await.map_err(ApiError::internal)
     }
 
     /// Whether a name is this server's, however it is written: it never asks itself.
