@@ -21,7 +21,7 @@ use crate::{
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
     federation::{client::Federation, server_keys},
-    federation_api::{self, FederationApi},
+    federation_api::{self, FederationApi, ServerLimits},
     http::{
         App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
     },
@@ -168,8 +168,14 @@ impl Server {
             media: media.clone(),
             egress,
         });
-        let federation =
-            Arc::new(FederationApi { store: store.clone(), signer, federation: others, clock });
+        let federation = Arc::new(FederationApi {
+            store: store.clone(),
+            signer,
+            federation: others,
+            media: media.clone(),
+            limits: ServerLimits::new(&config.rate_limits),
+            clock,
+        });
         Ok(Self {
             config,
             store,

@@ -5,13 +5,7 @@ use http::{HeaderValue, header::CONTENT_TYPE};
 use serde::Serialize;
 
 use crate::error::ApiError;
-
-/// A parameter of a query, the first of its name.
-pub(super) fn parameter(query: &str, wanted: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == wanted)
-        .map(|(_, value)| value.into_owned())
-}
+pub(super) use crate::http::parameter;
 
 /// An answer.
 pub(super) fn json(answer: &impl Serialize) -> Result<Response, ApiError> {

@@ -83,6 +83,9 @@ pub struct RateLimitsConfig {
 
     /// Searches for users, by user: clients send one for each letter that is typed.
     pub user_searches: RateLimit,
+
+    /// What one other server asks for.
+    pub federation_requests: RateLimit,
 }
 
 impl Default for RateLimitsConfig {
@@ -113,6 +116,7 @@ impl Default for RateLimitsConfig {
             remote_media_bytes: RateLimit::new(87_000.0, 500_000_000),
             url_previews: RateLimit::new(1.0, 50),
             user_searches: RateLimit::new(2.0, 50),
+            federation_requests: RateLimit::new(50.0, 200),
         }
     }
 }

@@ -142,6 +142,13 @@ pub struct RawRequest {
     pub body: Body,
 }
 
+/// A parameter of a query, the first of its name.
+pub fn parameter(query: &str, wanted: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == wanted)
+        .map(|(_, value)| value.into_owned())
+}
+
 /// Handlers on a state, collected into a router.
 pub struct Routes<S> {
     state: Arc<S>,

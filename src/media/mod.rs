@@ -9,8 +9,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
 
+mod asked;
 mod cache;
 mod callers;
+mod disposition;
 mod download;
 mod files;
 mod flights;
@@ -41,6 +43,7 @@ use self::{
 };
 pub use self::{
     callers::Caller,
+    disposition::{disposition, is_inline},
     download::{Content, Found, Wait},
     files::{FileParts, Files, FilesError},
     removal::Listed,

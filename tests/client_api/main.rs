@@ -38,6 +38,7 @@ mod old_sync;
 mod lock_suspend;
 mod login_token;
 mod openid;
+mod other_servers;
 mod media;
 mod media_admin;
 mod media_attacks;

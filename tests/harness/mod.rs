@@ -100,6 +100,12 @@ impl Call<'_> {
         self
     }
 
+    /// With another header, also where there is one of this name.
+    pub(crate) fn also(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(name, value.parse().unwrap());
+        self
+    }
+
     /// With a JSON body.
     #[expect(clippy::needless_pass_by_value, reason = "bodies are written in place")]
     pub(crate) fn json(mut self, body: Value) -> Self {

@@ -30,7 +30,7 @@ use super::{
     raw::{self, written_json},
 };
 use crate::{
-    config::{ThumbnailMethod, ThumbnailSize},
+    config::ThumbnailSize,
     error::ApiError,
     http::{BODY_IDLE_MAX, Context, NoAuth, RawRequest, Requester, check_encoding},
     media::{self, Caller, Found, Media, NewMedia, Thumbnail, Wait, Wanted},
@@ -207,7 +207,7 @@ async fn thumbnail(
     request: &Asked,
     may_make: impl FnOnce() -> Result<(), ApiError>,
 ) -> Result<Response, ApiError> {
-    let wanted = wanted(&request.head)?;
+    let wanted = Wanted::from_query(request.head.uri.query().unwrap_or_default())?;
     let found = find(app, request).await?;
     let thumbnail = app.media.thumbnail(&found, wanted, may_make).await?;
     let (content_type, size_bytes) = match &*thumbnail {
@@ -240,10 +240,7 @@ async fn thumbnail(
 
 async fn find(app: &ClientApi, request: &Asked) -> Result<Found, ApiError> {
     let key = named(&request.path_arguments)?;
-    let wait = match parameter(&request.head, "timeout_ms") {
-        Some(text) => Wait::of_milliseconds(number(&text)?),
-        None => Wait::default(),
-    };
+    let wait = Wait::from_query(request.head.uri.query().unwrap_or_default())?;
     app.media.find(&key, wait, request.caller.as_ref()).await
 }
 
@@ -290,28 +287,6 @@ fn header(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
 /// A parameter of the query, the first of its name.
 fn parameter(head: &Parts, name: &str) -> Option<String> {
     raw::parameter(head.uri.query()?, name)
-}
-
-fn number(text: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| ApiError::invalid_param("A parameter that is a number is none"))
-}
-
-/// The size that a thumbnail is wanted in.
-fn wanted(head: &Parts) -> Result<Wanted, ApiError> {
-    let pixels = |name: &'static str| {
-        let text = parameter(head, name)
-            .ok_or_else(|| ApiError::missing_param(format!("The parameter `{name}` is missing")))?;
-        let side = text.parse::<u32>().ok().filter(|side| *side > 0);
-        side.ok_or_else(|| ApiError::unknown(format!("`{name}` is no number of pixels")))
-    };
-    let method = match parameter(head, "method").as_deref() {
-        None | Some("scale") => ThumbnailMethod::Scale,
-        Some("crop") => ThumbnailMethod::Crop,
-        Some(_) => return Err(ApiError::unknown("`method` is `crop` or `scale`")),
-    };
-    let size = ThumbnailSize { width: pixels("width")?, height: pixels("height")?, method };
-    let animated = parameter(head, "animated").is_some_and(|animated| animated == "true");
-    Ok(Wanted { size, animated })
 }
 
 /// The body of an upload, as it comes: with a longest pause and an end.

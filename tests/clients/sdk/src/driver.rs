@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use futures_util::StreamExt;
 use matrix_sdk::{
     Client, Room, RoomState,
     encryption::verification::{SasVerification, Verification, VerificationRequestState},
@@ -144,10 +145,7 @@ impl Device {
                 sent.response.event_id.as_str().into()
             }
             "history" => self.history(request).await?.into(),
-            "backup" => {
-                let recovery = self.client.encryption().recovery();
-                recovery.enable().wait_for_backups_to_upload().await?.into()
-            }
+            "backup" => self.backup().await?.into(),
             "sas_begin" => self.sas_begin(request).await?.into(),
             "sas_numbers" => self.sas_numbers(request).await?,
             _ => {
@@ -156,6 +154,23 @@ impl Device {
             }
         };
         Ok(value)
+    }
+
+    /// Begins a backup of the keys; gives the recovery key. Whoever asks looks for the keys on the
+    /// server: matrix-sdk's own wait for them has been seen not to end.
+    async fn backup(&self) -> Result<String> {
+        let recovery = self.client.encryption().recovery();
+        let enable = recovery.enable();
+        let mut progress = Box::pin(enable.subscribe_to_progress());
+        let mut enabled = Box::pin(enable.into_future());
+        let (mut seen, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        loop {
+            tokio::select! {
+                key = &mut enabled => return Ok(key?),
+                Some(Ok(step)) = progress.next() => seen.push(format!("{step:?}")),
+                () = tokio::time::sleep_until(deadline) => bail!("no backup after {seen:?}"),
+            }
+        }
     }
 
     /// What has no answer but that it was done.
