@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::{Path, State},
     response::{IntoResponse, Response},
@@ -121,7 +121,7 @@ async fn answer(State(files): State<Arc<Files>>, Path(media_id): Path<String>) -
     drop(files.may_answer.acquire().await);
     let refuse = |status: u16, errcode: &str| {
         let status = StatusCode::from_u16(status).unwrap();
-        (status, Json(json!({ "errcode": errcode, "error": "no" }))).into_response()
+        (status, json!({ "errcode": errcode, "error": "no" }).to_string()).into_response()
     };
     let kept = files.files.lock().get(&media_id).cloned();
     match (media_id.as_str(), kept) {
@@ -242,8 +242,10 @@ async fn thumbnails_are_made_of_what_is_fetched() {
     assert_eq!(server.get(&legacy).send().await.outcome(), (404, "M_NOT_FOUND"));
     assert_eq!(elsewhere.asked(), 0);
     let path = format!("v1/media/thumbnail/{place}?{query}");
-    assert_eq!(shape(&alice.get(&path).await), ("image/png", 96, 96));
-    assert_eq!(shape(&server.get(&legacy).send().await), ("image/png", 96, 96));
+    let answer = alice.get(&path).await;
+    let (_, width, height) = shape(&answer);
+    assert_eq!((width, height), (96, 96));
+    assert_eq!(server.get(&legacy).send().await.bytes, answer.bytes);
     alice.download(&place).await;
     assert_eq!(elsewhere.asked(), 1);
     let place = elsewhere.put("text", "image/png", "no picture");
@@ -390,11 +392,12 @@ async fn t110_six_are_fetched_at_once_for_a_user_and_an_address() {
         elsewhere.wait_for(6).await;
         // The seventh, from a user or an address that has six, does not wait any longer than it says.
         let path = format!("v1/media/download/{}?timeout_ms=0", places[6]);
-        let other_address =
-            |client: &Client<'_>| client.call(Method::GET, &path).from("203.0.113.77");
-        for call in
-            [alice.call(Method::GET, &path), bob.call(Method::GET, &path), other_address(&alice)]
-        {
+        let other_address = |token: &str| server.get(&path).token(token).from("203.0.113.77");
+        for call in [
+            alice.call(Method::GET, &path),
+            bob.call(Method::GET, &path),
+            other_address(&alice.user.token),
+        ] {
             let answer = call.send().await;
             assert_eq!(answer.outcome(), (429, "M_LIMIT_EXCEEDED"));
             assert!(answer.body["retry_after_ms"].as_u64().unwrap() > 0);
@@ -407,11 +410,12 @@ async fn t110_six_are_fetched_at_once_for_a_user_and_an_address() {
         assert!((&mut same).now_or_never().is_none());
         alice.upload("text/plain", "uploaded").await;
         // Another user at another address has places of their own.
-        let mut waiting = Box::pin(other_address(&bob).send());
+        let mut waiting = Box::pin(other_address(&bob.user.token).send());
         assert!((&mut waiting).now_or_never().is_none());
         elsewhere.wait_for(1).await;
         // Whoever may wait gets a place once one is free.
-        let mut patient = Box::pin(alice.download(&places[7]));
+        let path = format!("v1/media/download/{}?timeout_ms=60000", places[7]);
+        let mut patient = Box::pin(alice.get(&path));
         assert!((&mut patient).now_or_never().is_none());
         elsewhere.release();
         [same.await, waiting.await, patient.await]
