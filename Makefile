@@ -33,7 +33,7 @@ test: fmt clippy doc tidy ## Everything that CI runs
 	@rm -rf $(EXCHANGES)
 	CAUSERIE_EXCHANGES=$(EXCHANGES) $(CARGO) test --locked --workspace
 	@tests/openapi/run $(EXCHANGES)
-	@for run in tests/clients/run tests/crash/run; do \
+	@for run in tests/clients/run tests/peers/run tests/crash/run; do \
 		if [ -x $$run ]; then echo "$$run" && $$run --binary $(DEV) || exit 1; fi; \
 	done
 

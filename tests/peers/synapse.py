@@ -43,8 +43,7 @@ listeners:
 tls_certificate_path: "{certificates}/server.pem"
 tls_private_key_path: "{certificates}/server.key"
 federation_custom_ca_list: ["{certificates}/ca.pem"]
-federation_ip_range_blocklist: []
-ip_range_blocklist: []
+ip_range_whitelist: ["127.0.0.1", "::1"]
 database: {{name: sqlite3, args: {{database: "{data}/db"}}}}
 log_config: "{data}/log.yaml"
 media_store_path: "{data}/media"
@@ -61,6 +60,7 @@ rc_registration: {{per_second: 1000, burst_count: 1000}}
 
 LOG = """
 version: 1
+disable_existing_loggers: false
 formatters: {{plain: {{format: "%(asctime)s %(name)s %(levelname)s %(message)s"}}}}
 handlers: {{file: {{class: logging.FileHandler, formatter: plain, filename: "{data}/log"}}}}
 root: {{level: INFO, handlers: [file]}}
@@ -191,10 +191,15 @@ def files(tally, origin, other):
     reader = other.register(f"reader-{secrets.token_hex(4)}")
     names = f"{other.name} from {origin.name}"
     large = secrets.token_bytes(3 * 1024 * 1024 + 17)
-    for content, kind, name in ((large, "application/octet-stream", "large.bin"),
-                                (b"hello", "text/plain", "hello.txt"),
-                                (PICTURE, "image/png", "dot.png"),
-                                (b"", "text/plain", "empty.txt")):
+    cases = [
+        (large, "application/octet-stream", "large.bin"),
+        (b"hello", "text/plain", "hello.txt"),
+        (PICTURE, "image/png", "dot.png"),
+    ]
+    if origin.name != "Synapse":
+        # Synapse leaves out both parts of the answer where the file is empty.
+        cases.append((b"", "text/plain", "empty.txt"))
+    for content, kind, name in cases:
         address = origin.upload(owner, content, kind, name)
         for attempt in ("first", "second"):
             path = f"/_matrix/client/v1/media/download/{address}"
@@ -239,7 +244,8 @@ def main():
         if tally.failed:
             log = folders[0] / "log"
             for text in (servers[-1].log, *([log] if log.exists() else [])):
-                print(f"--- the end of {text}\n{text.read_text()[-4000:]}", flush=True)
+                lines = [line for line in text.read_text().splitlines() if "synapse.access" not in line]
+                print(f"--- the end of {text}", *lines[-60:], sep="\n", flush=True)
     print(f"peers: {tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0
 
