@@ -99,7 +99,34 @@ fn shown(head: &Parts) -> Result<XMatrix, ApiError> {
         return Err(ApiError::unauthorized("The request has more than one signature"));
     }
     let text = value.to_str().map_err(|_| unreadable("it has characters beyond ASCII"))?;
-    XMatrix::parse(text).map_err(|error| unreadable(&error.to_string()))
+    XMatrix::parse(quoted(text)).map_err(|error| unreadable(&error.to_string()))
+}
+
+/// The same with all values in quotes: older servers leave them out around colons, which the grammar
+/// of headers does not allow and the specification wants understood.
+fn quoted(text: &str) -> String {
+    let mut with_quotes = String::with_capacity(text.len() + 8);
+    let (mut in_quotes, mut in_value, mut is_escaped) = (false, false, false);
+    let mut rest = text.chars().peekable();
+    while let Some(char) = rest.next() {
+        if in_value && (char == ',' || char.is_ascii_whitespace()) {
+            with_quotes.push('"');
+            in_value = false;
+        }
+        with_quotes.push(char);
+        let begins = char == '=' && !in_quotes && !in_value;
+        in_quotes ^= char == '"' && !is_escaped && !in_value;
+        is_escaped = char == '\\' && !is_escaped;
+        let is_bare = |next: &char| *next != '"' && *next != ',' && !next.is_ascii_whitespace();
+        if begins && rest.peek().is_some_and(is_bare) {
+            with_quotes.push('"');
+            in_value = true;
+        }
+    }
+    if in_value {
+        with_quotes.push('"');
+    }
+    with_quotes
 }
 
 fn unreadable(why: &str) -> ApiError {
@@ -125,4 +152,22 @@ async fn verify<S: ServerAuthenticator>(
     signed
         .verify_http_request(&request, state.server_name(), &keys)
         .map_err(|_| ApiError::unauthorized("The signature is not that of this request"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_in_quotes() {
+        for (text, expected) in [
+            ("X-Matrix a=b:1,c=\"d,e=f\"", "X-Matrix a=\"b:1\",c=\"d,e=f\""),
+            ("X-Matrix a=b: , c=d==", "X-Matrix a=\"b:\" , c=\"d==\""),
+            (r#"X-Matrix a="b\"=c",d=e"#, r#"X-Matrix a="b\"=c",d="e""#),
+            ("X-Matrix a= b,c=,d", "X-Matrix a= b,c=,d"),
+            ("", ""),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
 }
