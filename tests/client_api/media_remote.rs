@@ -45,7 +45,7 @@ struct Elsewhere {
 
 /// What it has, and what it was asked for.
 struct Files {
-    files: Mutex<HashMap<String, Kept>>,
+    kept: Mutex<HashMap<String, Kept>>,
     asked: Mutex<Vec<String>>,
     /// One is added for each request that came.
     came: Semaphore,
@@ -63,7 +63,7 @@ struct Kept {
 impl Elsewhere {
     async fn start() -> Self {
         let state = Arc::new(Files {
-            files: Mutex::default(),
+            kept: Mutex::default(),
             asked: Mutex::default(),
             came: Semaphore::new(0),
             may_answer: Semaphore::new(1_000),
@@ -77,7 +77,7 @@ impl Elsewhere {
     fn put(&self, media_id: &str, content_type: &'static str, bytes: impl Into<Bytes>) -> String {
         let disposition = "attachment; filename=\"a file\"";
         let kept = Kept { content_type, disposition, bytes: bytes.into() };
-        self.state.files.lock().insert(media_id.to_owned(), kept);
+        self.state.kept.lock().insert(media_id.to_owned(), kept);
         self.place(media_id)
     }
 
@@ -123,7 +123,7 @@ async fn answer(State(files): State<Arc<Files>>, Path(media_id): Path<String>) -
         let status = StatusCode::from_u16(status).unwrap();
         (status, json!({ "errcode": errcode, "error": "no" }).to_string()).into_response()
     };
-    let kept = files.files.lock().get(&media_id).cloned();
+    let kept = files.kept.lock().get(&media_id).cloned();
     match (media_id.as_str(), kept) {
         ("late", _) => refuse(504, "M_NOT_YET_UPLOADED"),
         ("forbidden", _) => refuse(403, "M_FORBIDDEN"),
@@ -183,7 +183,7 @@ async fn is_tidy(server: &TestServer, files: usize) {
         let key = RemoteUseKey { used_ts, origin, media_id };
         expected.push((key, row.size_bytes.try_into().unwrap()));
     }
-    expected.sort_by(|one, other| one.0.used_ts.cmp(&other.0.used_ts));
+    expected.sort_by_key(|one| one.0.used_ts);
     let range = REMOTE_MEDIA_BY_USE.prefix(&());
     let listed = reader.scan(&REMOTE_MEDIA_BY_USE, &range, Direction::Forward, usize::MAX);
     assert_eq!(listed.unwrap(), expected);
@@ -284,7 +284,7 @@ async fn t106_t107_what_another_server_says_of_a_file_is_not_believed() {
     assert_eq!(head(&answer, "content-type"), "application/octet-stream");
     let place = elsewhere.put("named", "text/plain", "x");
     let disposition = "inline; filename*=utf-8''a%0D%0ASet-Cookie%3A%20b%E2%80%AEgpj.exe";
-    elsewhere.state.files.lock().get_mut("named").unwrap().disposition = disposition;
+    elsewhere.state.kept.lock().get_mut("named").unwrap().disposition = disposition;
     let answer = alice.download(&place).await;
     assert!(answer.headers.get("set-cookie").is_none());
     let expected = "inline; filename=\"aSet-Cookie: bgpj.exe\"";
