@@ -8,6 +8,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging>
 
 mod inbox;
+mod queued;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use self::inbox::{PAGE_MAX, Page, page};
+pub(super) use self::queued::Queued;
 use super::{ATTEMPTS, Encryption, Parts, busy, commit};
 use crate::{
     error::ApiError,
@@ -32,8 +34,8 @@ use crate::{
     storage::{
         schema::{
             encryption::{
-                DEHYDRATED_DEVICES, TO_DEVICE, TO_DEVICE_COUNTS, TO_DEVICE_TRANSACTIONS,
-                ToDeviceKey, ToDeviceTransactionKey,
+                DEHYDRATED_DEVICES, TO_DEVICE, TO_DEVICE_TRANSACTIONS, ToDeviceKey,
+                ToDeviceTransactionKey,
             },
             users::{ACCOUNTS, DEVICES, DeviceKey},
         },
@@ -49,6 +51,9 @@ const NAME_BYTES_MAX: usize = 255;
 const WRITTEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a row counts besides its event: its key, the counter, the check of the device.
 const ROW_BYTES: usize = 512;
+const KEYS_PER_ROW: usize = 4;
+/// The types by which keys are asked for.
+const KEY_REQUESTS: [&str; 2] = ["m.room_key_request", "m.secret.request"];
 /// When to try again to send to devices that fetch nothing.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 const MILLISECONDS_PER_DAY: u64 = 24 * 60 * 60 * 1_000;
@@ -240,18 +245,20 @@ impl Parts {
         device: &DeviceKey,
         event: &Vec<u8>,
     ) -> Result<(), ApiError> {
-        let waiting = reader.get(&TO_DEVICE_COUNTS, device)?.unwrap_or_default();
-        if usize::try_from(waiting).is_ok_and(|count| count >= self.config.waiting_messages_max) {
+        let queued = Queued::read(reader, device)?.unwrap_or_default();
+        if queued.is_full(event, &self.config) {
             draft.full += 1;
             return Ok(());
         }
-        draft.size_bytes += event.len() + ROW_BYTES;
+        let told = self.told_of(&device.user_id);
+        let keys_bytes = (device.user_id.len() + device.device_id.len()) * KEYS_PER_ROW;
+        draft.size_bytes += (event.len() + keys_bytes + ROW_BYTES) * (1 + told.len());
         if draft.size_bytes > WRITTEN_BYTES_MAX {
             let message = "The request reaches too many devices with too much: send it in parts";
             return Err(ApiError::too_large(message));
         }
         draft.written += 1;
-        if self.put_for_appservices(reader, &mut draft.batch, device, event)? {
+        if self.put_for_appservices(reader, &mut draft.batch, (device, event), &told)? {
             return Ok(());
         }
         put(&mut draft.batch, self.interner, device, event);
@@ -268,7 +275,7 @@ fn put(batch: &mut Batch, interner: Interner, device: &DeviceKey, event: &Vec<u8
     }
     let key = ToDeviceKey { user_id, device_id, position: Position::pending(0) };
     batch.put(&TO_DEVICE, &key, event);
-    batch.add(&TO_DEVICE_COUNTS, device, 1);
+    Queued::of(event).add(batch, device);
 }
 
 /// Whether there is an account that is not deactivated. One that is locked comes back.
