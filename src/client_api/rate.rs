@@ -38,6 +38,13 @@ pub struct RateLimits {
     pub url_previews: RateLimiter,
     /// Searches for users, by user: a few for each letter that is typed.
     pub user_searches: RateLimiter,
+    /// Messages to devices, by user: one use for each device.
+    pub to_device_messages: RateLimiter,
+    /// Requests for keys, by the user who asks: one use for each user who is asked.
+    pub key_requests: RateLimiter,
+    /// Questions for changed devices that read whole rooms, by user: a client asks once when it comes
+    /// back.
+    pub key_changes: RateLimiter,
     /// Logins by QR code that begin, by address.
     pub rendezvous_creation: RateLimiter,
     /// What is read and written for them, by address: two devices that ask once a second, and some.
@@ -74,6 +81,9 @@ impl RateLimits {
             thumbnails: limiter(&config.thumbnails),
             url_previews: limiter(&config.url_previews),
             user_searches: limiter(&config.user_searches),
+            to_device_messages: limiter(&config.to_device_messages),
+            key_requests: limiter(&config.key_requests),
+            key_changes: limiter(&RateLimit::new(0.2, 20)),
             rendezvous_creation: limiter(&RateLimit::new(0.1, 10)),
             rendezvous: limiter(&RateLimit::new(10.0, 100)),
         }

@@ -79,6 +79,14 @@ pub struct RateLimitsConfig {
 
     /// Searches for users, by user: clients send one for each letter that is typed.
     pub user_searches: RateLimit,
+
+    /// Messages to devices that a user sends, counted by the devices that they are for: clients send
+    /// the keys of a room to hundreds at once.
+    pub to_device_messages: RateLimit,
+
+    /// People whom a user's client asks for the keys of messages; to ask the user's own devices
+    /// costs nothing.
+    pub key_requests: RateLimit,
 }
 
 impl Default for RateLimitsConfig {
@@ -108,6 +116,8 @@ impl Default for RateLimitsConfig {
             thumbnails: RateLimit::new(5.0, 200),
             url_previews: RateLimit::new(1.0, 50),
             user_searches: RateLimit::new(2.0, 50),
+            to_device_messages: RateLimit::new(100.0, 20_000),
+            key_requests: RateLimit::new(20.0, 100),
         }
     }
 }

@@ -71,15 +71,32 @@ impl RateLimiter {
 
     /// [`RateLimiter::check`] at a given time.
     pub fn check_at(&self, key: impl Hash, now: Instant) -> Result<(), ApiError> {
-        self.decide(key, now, true)
+        self.decide(key, now, (1, true))
+    }
+
+    /// Uses the key so often at once. More than the burst counts as the whole of it: it passes when
+    /// the bucket is full.
+    pub fn check_many(&self, key: impl Hash, uses: usize) -> Result<(), ApiError> {
+        self.check_many_at(key, uses, Instant::now())
+    }
+
+    /// [`RateLimiter::check_many`] at a given time.
+    pub fn check_many_at(&self, key: impl Hash, uses: usize, now: Instant) -> Result<(), ApiError> {
+        let uses = u64::try_from(uses).unwrap_or(u64::MAX);
+        if uses == 0 { Ok(()) } else { self.decide(key, now, (uses, true)) }
     }
 
     /// Whether the key could be used, without using it: for what only counts when it fails.
     pub fn peek(&self, key: impl Hash) -> Result<(), ApiError> {
-        self.decide(key, Instant::now(), false)
+        self.decide(key, Instant::now(), (1, false))
     }
 
-    fn decide(&self, key: impl Hash, now: Instant, uses: bool) -> Result<(), ApiError> {
+    fn decide(
+        &self,
+        key: impl Hash,
+        now: Instant,
+        (uses, takes): (u64, bool),
+    ) -> Result<(), ApiError> {
         if self.interval_ns == 0 {
             return Ok(());
         }
@@ -88,12 +105,13 @@ impl RateLimiter {
         // A poisoned map is whole: no step between two of its changes can panic.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.rotate(now_ns, self.burst_ns);
-        let full_at = buckets.full_at(key).max(now_ns).saturating_add(self.interval_ns);
+        let taken_ns = self.interval_ns.saturating_mul(uses).min(self.burst_ns);
+        let full_at = buckets.full_at(key).max(now_ns).saturating_add(taken_ns);
         let ahead = full_at - now_ns;
         if ahead > self.burst_ns {
             return Err(ApiError::limit_exceeded(Duration::from_nanos(ahead - self.burst_ns)));
         }
-        if uses {
+        if takes {
             buckets.young.insert(key, full_at);
         }
         Ok(())
@@ -141,6 +159,22 @@ mod tests {
         assert!(limiter.check_at("alice", now + Duration::from_millis(1999)).is_err());
         limiter.check_at("alice", now + Duration::from_secs(2)).unwrap();
         assert!(limiter.check_at("alice", now + Duration::from_secs(2)).is_err());
+    }
+
+    #[test]
+    fn several_uses_at_once_count_as_so_many() {
+        let limiter = RateLimiter::new(2.0, 10);
+        let now = Instant::now() + Duration::from_secs(1);
+        limiter.check_many_at("alice", 0, now).unwrap();
+        limiter.check_many_at("alice", 4, now).unwrap();
+        let error = limiter.check_many_at("alice", 8, now).unwrap_err();
+        assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
+        limiter.check_many_at("alice", 6, now).unwrap();
+        // What is more than all passes when all is there, and takes all.
+        let error = limiter.check_many_at("alice", 1_000, now).unwrap_err();
+        assert_eq!(error.retry_after, Some(Duration::from_secs(5)));
+        limiter.check_many_at("alice", usize::MAX, now + Duration::from_secs(5)).unwrap();
+        assert!(limiter.check_at("alice", now + Duration::from_secs(5)).is_err());
     }
 
     #[test]
