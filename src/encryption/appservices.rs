@@ -193,32 +193,6 @@ impl Parts {
         told.cloned().collect()
     }
 
-    /// Adds a message for a device to a batch, for the application services that are told. `true`: it
-    /// goes to these alone, so that the device's inbox is not for it.
-    pub(super) fn put_for_appservices(
-        &self,
-        reader: &Reader<'_>,
-        batch: &mut Batch,
-        (device, event): (&DeviceKey, &[u8]),
-        told: &[Arc<Appservice>],
-    ) -> Result<bool, kv::Error> {
-        let Some(first) = told.first() else { return Ok(false) };
-        let is_reserved = <&UserId>::try_from(device.user_id.as_str())
-            .is_ok_and(|user_id| told.iter().any(|one| one.reserves_user(user_id)));
-        let alone = is_reserved || has_no_session(reader, device)?;
-        for appservice in told {
-            let is_first = Arc::ptr_eq(appservice, first);
-            // One of them counts for the device, as the inbox would.
-            let row = AppserviceMessageRow { counted: alone && is_first, event: event.to_vec() };
-            batch.put(&APPSERVICE_TO_DEVICE, &key(appservice, device), &row);
-        }
-        if alone {
-            Queued::of(event).add(batch, device);
-        }
-        batch.touch(WAITING);
-        Ok(alone)
-    }
-
     /// Adds to a batch that application services are to be told of a device's counts of keys.
     pub(super) fn tell_counts(&self, batch: &mut Batch, device: &DeviceKey) {
         for appservice in self.told_of(&device.user_id) {
@@ -260,6 +234,31 @@ impl Encryption {
             }
         }
     }
+}
+
+/// Adds a message for a device to a batch, for the application services that are told. `true`: it
+/// goes to these alone, so that the device's inbox is not for it.
+pub(super) fn put_for_appservices(
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    (device, event): (&DeviceKey, &[u8]),
+    told: &[Arc<Appservice>],
+) -> Result<bool, kv::Error> {
+    let Some(first) = told.first() else { return Ok(false) };
+    let is_reserved = <&UserId>::try_from(device.user_id.as_str())
+        .is_ok_and(|user_id| told.iter().any(|one| one.reserves_user(user_id)));
+    let alone = is_reserved || has_no_session(reader, device)?;
+    for appservice in told {
+        let is_first = Arc::ptr_eq(appservice, first);
+        // One of them counts for the device, as the inbox would.
+        let row = AppserviceMessageRow { counted: alone && is_first, event: event.to_vec() };
+        batch.put(&APPSERVICE_TO_DEVICE, &key(appservice, device), &row);
+    }
+    if alone {
+        Queued::of(event).add(batch, device);
+    }
+    batch.touch(WAITING);
+    Ok(alone)
 }
 
 fn key(appservice: &Appservice, device: &DeviceKey) -> AppserviceDeviceKey {

@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 
 pub use self::inbox::{PAGE_MAX, Page, page};
 pub(super) use self::queued::Queued;
-use super::{ATTEMPTS, Encryption, Parts, busy, commit};
+use super::{ATTEMPTS, Encryption, Parts, appservices::put_for_appservices, busy, commit};
 use crate::{
     error::ApiError,
     id::Interner,
@@ -286,7 +286,7 @@ impl Parts {
             return Err(ApiError::too_large(message));
         }
         draft.written += 1;
-        if self.put_for_appservices(reader, &mut draft.batch, (device, event), &told)? {
+        if put_for_appservices(reader, &mut draft.batch, (device, event), &told)? {
             return Ok(());
         }
         put(&mut draft.batch, self.interner, device, event);
