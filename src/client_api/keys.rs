@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     ClientApi,
-    raw::{json, written_json},
+    raw::{json, paged_json},
 };
 use crate::{
     encryption::{Claimed, Upload},
@@ -72,7 +72,7 @@ pub(super) async fn get_keys(
     request: get_keys::v3::Request,
 ) -> Result<Response, ApiError> {
     let keys = app.encryption.query_keys(&auth.user_id, request.device_keys).await?;
-    Ok(written_json(keys))
+    Ok(paged_json(keys))
 }
 
 /// `POST /_matrix/client/v3/keys/claim`
