@@ -49,6 +49,9 @@ pub(super) async fn upload_keys(
     let body = read_keys(request).await?;
     let upload: Upload<'_> = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_json(format!("The keys are not valid: {error}")))?;
+    if upload.has_device_keys() {
+        app.charge_device_list_change(&auth)?;
+    }
     let counts = app.encryption.upload_keys(&auth.user_id, &auth.device_id, &upload).await?;
     json(&json!({ "one_time_key_counts": counts }))
 }

@@ -3,7 +3,10 @@
 use causerie::config::{Config, RateLimit, RateLimitsConfig};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestServer, TestUser};
+use crate::{
+    harness::{Answer, TestServer, TestUser},
+    keys::{DeviceSigner, upload},
+};
 
 const LIMITED: (u16, &str) = (429, "M_LIMIT_EXCEEDED");
 
@@ -216,4 +219,29 @@ async fn t65_keys_are_asked_for_so_often_but_of_own_devices_always() {
     }
     ask("b", "m.room_key_request", &[&bob]).await.ok();
     ask("c", "m.room_key_request", &[&alice]).await.ok();
+}
+
+#[tokio::test]
+async fn changes_of_devices_that_others_are_told_are_limited() {
+    let server = limited(|limits| &mut limits.device_list_changes, 3).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let signer = DeviceSigner::new(&alice);
+    let keys = json!({ "device_keys": signer.device_keys() });
+    let path = format!("v3/devices/{}", alice.user.device_id);
+    alice.post("v3/keys/upload", keys.clone()).await.ok();
+    alice.put(&path, json!({ "display_name": "Phone" })).await.ok();
+    alice.post("v3/keys/signatures/upload", json!({})).await.ok();
+    for answer in [
+        alice.post("v3/keys/upload", keys).await,
+        alice.put(&path, json!({ "display_name": "Telephone" })).await,
+        alice.post("v3/keys/signatures/upload", json!({})).await,
+        alice.post("v3/keys/device_signing/upload", json!({})).await,
+    ] {
+        assert_eq!(answer.outcome(), LIMITED);
+    }
+    // What nobody else is told is free, and so is another user.
+    for id in ["a", "b", "c", "d"] {
+        upload(&alice, json!({ "one_time_keys": signer.one_time_keys(&[id]) })).await;
+    }
+    upload(&bob, json!({ "device_keys": DeviceSigner::new(&bob).device_keys() })).await;
 }
