@@ -159,11 +159,52 @@ impl State {
         }
         self.interests.forget(member.room.nid);
         let left = own & !self.interests.of_room(reader, member.room, member.position)?;
+        self.left_room(reader, member.room.nid, (member.position, left), found)
+    }
+
+    /// What it means that the aliases of a room change: by one it may come into a namespace, and all
+    /// its members with it; or it may be in none any more.
+    ///
+    /// Of a crash right after such a change nothing is left to find it by; those who are in the room
+    /// are then told of when they change something.
+    pub(super) fn aliases_changed(
+        &mut self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        at: Position,
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
+        let before = self.interests.remembered(nid);
+        self.interests.forget(nid);
+        let encrypting = self.encrypting();
+        if encrypting == 0 {
+            return Ok(());
+        }
+        let Some(room) = self.parts.rooms.room_by_nid(reader, nid)? else { return Ok(()) };
+        let now = self.interests.of_room(reader, &room, at)?;
+        let by_alias = self.interests.by_alias(reader, nid)?;
+        // Where it is not remembered who was interested before, all may be new.
+        let new = by_alias & encrypting & !before.unwrap_or_default();
+        if new != 0 {
+            found.device_lists.push((new, at, DeviceListRow::Members(nid)));
+        }
+        let left = before.unwrap_or_default() & encrypting & !now;
+        self.left_room(reader, nid, (at, left), found)
+    }
+
+    /// Tells those that a room concerns no more.
+    fn left_room(
+        &mut self,
+        reader: &Reader<'_>,
+        room: RoomNid,
+        (at, left): (Position, Set),
+        found: &mut Found,
+    ) -> Result<(), ApiError> {
         if left == 0 {
             return Ok(());
         }
-        for user_id in members(reader, member.room.nid, FORGOTTEN_MAX)? {
-            self.parted(reader, user_id, (member.position, left), found)?;
+        for user_id in members(reader, room, FORGOTTEN_MAX)? {
+            self.parted(reader, user_id, (at, left), found)?;
         }
         Ok(())
     }

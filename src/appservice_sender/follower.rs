@@ -294,8 +294,7 @@ impl State {
                 let room = RoomNid(topic.id);
                 let looked = match topic.space {
                     topic::ROOM_ALIASES => {
-                        self.interests.forget(room);
-                        Ok(())
+                        self.aliases_changed(reader, room, commit.first, &mut found)
                     }
                     // Nobody cares for the room, and no user of this server came or went.
                     topic::ROOM_EVENTS

@@ -98,10 +98,8 @@ impl Interests {
         if let Some(set) = self.rooms.get(&room.nid) {
             return Ok(*set);
         }
-        let aliases = aliases_of(reader, room.nid)?;
-        let mut set = self.set(|one| {
-            one.covers_room(&room.id) || aliases.iter().any(|alias| one.covers_alias(alias))
-        });
+        let mut set = self.by_alias(reader, room.nid)?;
+        set |= self.set(|one| one.covers_room(&room.id));
         let all = self.set(|_| true);
         set |= self.of_members(reader, room.nid, Membership::Join, all & !set)?;
         // Who has left since then was there at that time.
@@ -117,6 +115,12 @@ impl Interests {
         }
         self.rooms.insert(room.nid, set);
         Ok(set)
+    }
+
+    /// Those in whose namespace an alias of the room is.
+    pub(super) fn by_alias(&self, reader: &Reader<'_>, room: RoomNid) -> Result<Set, ApiError> {
+        let aliases = aliases_of(reader, room)?;
+        Ok(self.set(|one| aliases.iter().any(|alias| one.covers_alias(alias))))
     }
 
     fn of_members(

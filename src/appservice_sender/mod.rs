@@ -150,13 +150,18 @@ impl Lanes {
 
 /// Drops all that waits for an application service that is no more.
 async fn purge(store: &Store, appservice: &str) {
+    if let Err(error) = drop_all(store, appservice).await {
+        tracing::warn!(appservice, %error, "what waited for it was not dropped");
+    }
+}
+
+async fn drop_all(store: &Store, appservice: &str) -> Result<(), ApiError> {
+    encryption::appservices::forget(store, appservice).await?;
     let mut batch = Batch::new();
     let id = appservice.to_owned();
     batch.delete_range(&APPSERVICE_OUTBOX, APPSERVICE_OUTBOX.prefix(&id));
     batch.delete_range(&APPSERVICE_DEVICE_LISTS, APPSERVICE_DEVICE_LISTS.prefix(&id));
-    encryption::appservices::forget(&mut batch, appservice);
     batch.delete_range(&APPSERVICE_TRANSACTIONS, APPSERVICE_TRANSACTIONS.prefix(&id));
-    if let Err(error) = store.commit(batch, Durability::Buffered).await {
-        tracing::warn!(appservice, %error, "what waited for it was not dropped");
-    }
+    store.commit(batch, Durability::Buffered).await?;
+    Ok(())
 }

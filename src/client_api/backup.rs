@@ -4,9 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{body::Body, response::Response};
-use bytes::Bytes;
-use futures::{StreamExt, stream};
+use axum::response::Response;
 use ruma::{
     RoomId, UInt,
     api::client::backup::{
@@ -21,11 +19,9 @@ use ruma::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{ClientApi, raw::written_json};
+use super::{ClientApi, raw::paged_json};
 use crate::{
-    encryption::backup::{
-        BackupDescription, BackupJson, BackupKey, BackupState, WhichKeys, write_key,
-    },
+    encryption::backup::{BackupDescription, BackupKey, BackupState, WhichKeys, write_key},
     error::ApiError,
     http::Requester,
     storage::rows::encryption::BackupVersionRow,
@@ -145,7 +141,7 @@ pub(super) async fn get_backup_keys(
     auth: Requester,
     request: get_backup_keys::v3::Request,
 ) -> Result<Response, ApiError> {
-    Ok(streamed(app.encryption.backup_keys(&auth.user_id, &request.version, None).await?))
+    Ok(paged_json(app.encryption.backup_keys(&auth.user_id, &request.version, None).await?))
 }
 
 /// `GET /_matrix/client/v3/room_keys/keys/{roomId}`
@@ -156,7 +152,7 @@ pub(super) async fn get_backup_keys_for_room(
     request: get_backup_keys_for_room::v3::Request,
 ) -> Result<Response, ApiError> {
     let room_id = Some(&*request.room_id);
-    Ok(streamed(app.encryption.backup_keys(&auth.user_id, &request.version, room_id).await?))
+    Ok(paged_json(app.encryption.backup_keys(&auth.user_id, &request.version, room_id).await?))
 }
 
 /// `GET /_matrix/client/v3/room_keys/keys/{roomId}/{sessionId}`
@@ -235,17 +231,6 @@ fn described(row: &BackupVersionRow) -> Result<Raw<BackupAlgorithm>, ApiError> {
     let auth_data = serde_json::from_slice(&row.auth_data).map_err(ApiError::internal)?;
     let described = Described { algorithm: &row.algorithm, auth_data };
     Ok(Raw::from_json(to_raw_value(&described).map_err(ApiError::internal)?))
-}
-
-fn streamed(keys: BackupJson) -> Response {
-    let BackupJson { first, rest } = keys;
-    match rest {
-        None => written_json(first),
-        Some(rest) => {
-            let first = stream::once(async { Ok::<Bytes, ApiError>(first) });
-            written_json(Body::from_stream(first.chain(rest)))
-        }
-    }
 }
 
 fn number(count: u64) -> UInt {

@@ -25,6 +25,7 @@ pub(super) async fn upload_signing_keys(
     auth: Requester,
     request: upload_signing_keys::v3::Request,
 ) -> Result<upload_signing_keys::v3::Response, ApiError> {
+    app.charge_device_list_change(&auth)?;
     let keys = [&request.master_key, &request.self_signing_key, &request.user_signing_key];
     let raw = keys.map(|key| key.as_ref().map(Raw::json));
     let keys = CrossSigningKeys::parse(&auth.user_id, raw)?;
@@ -51,6 +52,7 @@ pub(super) async fn upload_signatures(
     auth: Requester,
     request: upload_signatures::v3::Request,
 ) -> Result<Response, ApiError> {
+    app.charge_device_list_change(&auth)?;
     // ruma gives the entries by what it takes them for, and no way to their JSON by name.
     let keys = serde_json::to_vec(&request.signed_keys).map_err(ApiError::internal)?;
     let keys: SignedKeys = serde_json::from_slice(&keys).map_err(ApiError::internal)?;

@@ -36,6 +36,7 @@ pub(super) async fn put_dehydrated_device(
     auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
+    app.charge_device_list_change(&auth)?;
     let body = read_keys(request).await?;
     let device = NewDehydratedDevice::parse(&body)?;
     app.encryption.put_dehydrated_device(&auth.user_id, &device).await?;
@@ -61,6 +62,7 @@ pub(super) async fn delete_dehydrated_device(
     auth: Requester,
     _request: delete_dehydrated_device::unstable::Request,
 ) -> Result<delete_dehydrated_device::unstable::Response, ApiError> {
+    app.charge_device_list_change(&auth)?;
     let device_id = app.encryption.delete_dehydrated_device(&auth.user_id).await?;
     let device_id = device_id.ok_or_else(none)?;
     Ok(delete_dehydrated_device::unstable::Response::new(device_id.into()))

@@ -54,6 +54,7 @@ pub(super) async fn update_device(
     request: update_device::v3::Request,
 ) -> Result<Response, ApiError> {
     check_device_id(&request.device_id)?;
+    app.charge_device_list_change(&auth)?;
     let devices = app.users.devices();
     let mut response = written_json("{}");
     if auth.appservice.is_some() {

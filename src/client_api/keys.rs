@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     ClientApi,
-    raw::{json, written_json},
+    raw::{json, paged_json},
 };
 use crate::{
     encryption::{Claimed, Upload},
@@ -49,6 +49,9 @@ pub(super) async fn upload_keys(
     let body = read_keys(request).await?;
     let upload: Upload<'_> = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_json(format!("The keys are not valid: {error}")))?;
+    if upload.has_device_keys() {
+        app.charge_device_list_change(&auth)?;
+    }
     let counts = app.encryption.upload_keys(&auth.user_id, &auth.device_id, &upload).await?;
     json(&json!({ "one_time_key_counts": counts }))
 }
@@ -72,7 +75,7 @@ pub(super) async fn get_keys(
     request: get_keys::v3::Request,
 ) -> Result<Response, ApiError> {
     let keys = app.encryption.query_keys(&auth.user_id, request.device_keys).await?;
-    Ok(written_json(keys))
+    Ok(paged_json(keys))
 }
 
 /// `POST /_matrix/client/v3/keys/claim`
@@ -95,20 +98,29 @@ pub(super) async fn claim_keys(
         }
     }
     let claimed = app.encryption.claim_keys(wanted).await?;
-    json(&claim_answer(claimed, app.config.server.name.as_str())?)
+    json(&claim_answer(claimed, app.config.server.name.as_str()))
 }
 
-fn claim_answer(claimed: Claimed, server_name: &str) -> Result<ClaimAnswer, ApiError> {
+fn claim_answer(claimed: Claimed, server_name: &str) -> ClaimAnswer {
     let mut answer = ClaimAnswer { failures: BTreeMap::new(), one_time_keys: BTreeMap::new() };
-    if claimed.incomplete {
-        let failure = json!({ "message": "The server could not hand out all keys; try again" });
-        answer.failures.insert(server_name.to_owned(), failure);
-    }
+    let mut incomplete = claimed.incomplete;
     for key in claimed.keys {
         let DeviceAlgorithmKey { user_id, device_id, algorithm } = key.queue;
-        let value = serde_json::from_slice(&key.key).map_err(ApiError::internal)?;
+        // The others are handed out and must be told, whatever is wrong with this one.
+        let value = match serde_json::from_slice(&key.key) {
+            Ok(value) => value,
+            Err(error) => {
+                tracing::error!(user_id, device_id, key.key_id, %error, "a stored key is corrupt");
+                incomplete = true;
+                continue;
+            }
+        };
         let device = answer.one_time_keys.entry(user_id).or_default().entry(device_id).or_default();
         device.insert(format!("{algorithm}:{}", key.key_id), value);
     }
-    Ok(answer)
+    if incomplete {
+        let failure = json!({ "message": "The server could not hand out all keys; try again" });
+        answer.failures.insert(server_name.to_owned(), failure);
+    }
+    answer
 }

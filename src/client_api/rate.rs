@@ -5,6 +5,7 @@
 use super::ClientApi;
 use crate::{
     config::{RateLimit, RateLimitsConfig},
+    error::ApiError,
     http::{RateLimiter, Requester},
 };
 
@@ -38,6 +39,15 @@ pub struct RateLimits {
     pub url_previews: RateLimiter,
     /// Searches for users, by user: a few for each letter that is typed.
     pub user_searches: RateLimiter,
+    /// Messages to devices, by user: one use for each device.
+    pub to_device_messages: RateLimiter,
+    /// Changes of device lists, by user.
+    pub device_list_changes: RateLimiter,
+    /// Requests for keys, by the user who asks: one use for each user who is asked.
+    pub key_requests: RateLimiter,
+    /// Questions for changed devices that read whole rooms, by user: a client asks once when it comes
+    /// back.
+    pub key_changes: RateLimiter,
     /// Logins by QR code that begin, by address.
     pub rendezvous_creation: RateLimiter,
     /// What is read and written for them, by address: two devices that ask once a second, and some.
@@ -52,13 +62,7 @@ impl RateLimits {
 
     /// From the configuration.
     pub fn new(config: &RateLimitsConfig) -> Self {
-        let limiter = |limit: &RateLimit| {
-            if config.enabled {
-                RateLimiter::new(limit.per_second, limit.burst)
-            } else {
-                RateLimiter::unlimited()
-            }
-        };
+        let limiter = |limit: &RateLimit| RateLimiter::of(config, limit);
         Self {
             messages: limiter(&config.messages),
             joins: limiter(&config.joins),
@@ -74,6 +78,10 @@ impl RateLimits {
             thumbnails: limiter(&config.thumbnails),
             url_previews: limiter(&config.url_previews),
             user_searches: limiter(&config.user_searches),
+            to_device_messages: limiter(&config.to_device_messages),
+            device_list_changes: limiter(&config.device_list_changes),
+            key_requests: limiter(&config.key_requests),
+            key_changes: limiter(&RateLimit::new(0.2, 20)),
             rendezvous_creation: limiter(&RateLimit::new(0.1, 10)),
             rendezvous: limiter(&RateLimit::new(10.0, 100)),
         }
@@ -81,6 +89,11 @@ impl RateLimits {
 }
 
 impl ClientApi {
+    /// Charges for a change of the user's devices or keys that others are told.
+    pub(super) fn charge_device_list_change(&self, requester: &Requester) -> Result<(), ApiError> {
+        self.limits_of(requester).device_list_changes.check(&requester.user_id)
+    }
+
     /// The limits that hold for the one who asks.
     pub fn limits_of(&self, requester: &Requester) -> &RateLimits {
         if requester.is_rate_limited() { &self.limits } else { &self.no_limits }

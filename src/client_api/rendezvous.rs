@@ -1,5 +1,5 @@
 //! Login by QR code: where two devices meet (MSC4108 as of 2024, and MSC4388). Served only where the
-//! operator has it so.
+//! operator has it so. It is the same rendezvous by both: a text with headers, or JSON.
 //!
 //! A browser that is led to such an address is shown nothing, since anybody may have written it.
 //!
@@ -28,9 +28,9 @@ use serde_json::json;
 
 use super::{ClientApi, discovery::base_url, raw};
 use crate::{
-    encryption::rendezvous::{DATA_BYTES_MAX, Met, Written},
+    encryption::rendezvous::{DATA_BYTES_MAX, Met, Rendezvous, Written},
     error::ApiError,
-    http::{BODY_IDLE_MAX, Caller, ClientAddress, NoAuth, RawRequest, read_body},
+    http::{BODY_IDLE_MAX, Caller, NoAuth, RawRequest, read_body},
 };
 
 /// Where devices meet by MSC4108.
@@ -47,7 +47,8 @@ pub(super) async fn create(
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     app.limits.rendezvous_creation.check(auth.address.limit_key())?;
-    let url = app.config.server.public_base_url.as_ref().ok_or_else(over)?;
+    let needs = || ApiError::internal_text("`encryption.qr_login` without `public_base_url`");
+    let url = app.config.server.public_base_url.as_ref().ok_or_else(needs)?;
     let (id, met) = app.encryption.rendezvous().create(text(request).await?)?;
     let url = format!("{}{PATH}/{id}", base_url(url));
     let mut response = raw::json(&json!({ "url": url }))?;
@@ -63,9 +64,7 @@ pub(super) async fn read(
     auth: NoAuth,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    check_use(&app, auth.address)?;
-    refuse_navigation(&request.head.headers)?;
-    let met = app.encryption.rendezvous().read(id(&request)).ok_or_else(over)?;
+    let met = look(&app, auth, &request)?;
     let is_known = names(&request.head.headers, &IF_NONE_MATCH)
         .is_some_and(|etags| etags.split(',').any(|etag| revision(etag) == met.revision));
     let mut response = Response::default();
@@ -87,14 +86,13 @@ pub(super) async fn write(
     auth: NoAuth,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    check_use(&app, auth.address)?;
+    let rendezvous = rendezvous(&app, auth)?;
     let missing = || ApiError::missing_param("The header `If-Match` is missing");
     let seen = names(&request.head.headers, &IF_MATCH).map(revision).ok_or_else(missing)?;
     let (id, seen) = (id(&request).to_owned(), seen.to_owned());
     let data = text(request).await?;
-    let written = app.encryption.rendezvous().write(&id, &seen, data)?.ok_or_else(over)?;
     let mut response = Response::default();
-    let met = match written {
+    let met = match rendezvous.write(&id, &seen, data)? {
         Written::Done(met) => {
             *response.status_mut() = StatusCode::ACCEPTED;
             met
@@ -116,10 +114,7 @@ pub(super) async fn end(
     auth: NoAuth,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    check_use(&app, auth.address)?;
-    if !app.encryption.rendezvous().end(id(&request)) {
-        return Err(over());
-    }
+    rendezvous(&app, auth)?.end(id(&request))?;
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -159,9 +154,7 @@ pub(super) async fn get_rendezvous_session(
     auth: NoAuth,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    check_use(&app, auth.address)?;
-    refuse_navigation(&request.head.headers)?;
-    let met = app.encryption.rendezvous().read(id(&request)).ok_or_else(over)?;
+    let met = look(&app, auth, &request)?;
     let expires_in_ms = u64::try_from(met.expires_in.as_millis()).unwrap_or(u64::MAX);
     let mut response = raw::json(&json!({
         "data": met.data, "sequence_token": met.revision, "expires_in_ms": expires_in_ms,
@@ -177,10 +170,9 @@ pub(super) async fn update_rendezvous_session(
     auth: NoAuth,
     request: update_rendezvous_session::unstable::Request,
 ) -> Result<update_rendezvous_session::unstable::Response, ApiError> {
-    check_use(&app, auth.address)?;
-    let rendezvous = app.encryption.rendezvous();
-    let written = rendezvous.write(&request.id, &request.sequence_token, request.data)?;
-    match written.ok_or_else(over)? {
+    let written =
+        rendezvous(&app, auth)?.write(&request.id, &request.sequence_token, request.data)?;
+    match written {
         Written::Done(met) => Ok(update_rendezvous_session::unstable::Response::new(met.revision)),
         Written::Unseen(_) => Err(unseen(StatusCode::CONFLICT)),
     }
@@ -193,10 +185,7 @@ pub(super) async fn delete_rendezvous_session(
     auth: NoAuth,
     request: delete_rendezvous_session::unstable::Request,
 ) -> Result<delete_rendezvous_session::unstable::Response, ApiError> {
-    check_use(&app, auth.address)?;
-    if !app.encryption.rendezvous().end(&request.id) {
-        return Err(over());
-    }
+    rendezvous(&app, auth)?.end(&request.id)?;
     Ok(delete_rendezvous_session::unstable::Response::new())
 }
 
@@ -206,8 +195,17 @@ pub(super) fn session_paths() -> Vec<&'static str> {
     get_rendezvous_session::unstable::Request::PATH_BUILDER.all_paths().collect()
 }
 
-fn check_use(app: &ClientApi, address: ClientAddress) -> Result<(), ApiError> {
-    app.limits.rendezvous.check(address.limit_key())
+/// Where they meet, for an address that does not come too often.
+fn rendezvous(app: &ClientApi, auth: NoAuth) -> Result<&Rendezvous, ApiError> {
+    app.limits.rendezvous.check(auth.address.limit_key())?;
+    Ok(app.encryption.rendezvous())
+}
+
+/// What there is to read; nothing for a browser that shows it as a page.
+fn look(app: &ClientApi, auth: NoAuth, request: &RawRequest) -> Result<Met, ApiError> {
+    let rendezvous = rendezvous(app, auth)?;
+    refuse_navigation(&request.head.headers)?;
+    rendezvous.read(id(request))
 }
 
 fn id(request: &RawRequest) -> &str {
@@ -266,8 +264,4 @@ fn unseen(status: StatusCode) -> ApiError {
         _ => "M_CONCURRENT_WRITE",
     };
     ApiError::new(status, errcode, "Something was written that you have not seen")
-}
-
-fn over() -> ApiError {
-    ApiError::not_found("There is no such rendezvous")
 }

@@ -34,6 +34,9 @@ pub struct EncryptionConfig {
     /// The messages that wait for a device which does not fetch them. What comes beyond is refused.
     pub waiting_messages_max: usize,
 
+    /// The size of these messages together, of one device.
+    pub waiting_messages_size_bytes_max: usize,
+
     /// The keys in a user's backup.
     pub backup_keys_max: u64,
 
@@ -64,6 +67,7 @@ impl Default for EncryptionConfig {
             one_time_keys_max: 256,
             device_keys_size_bytes_max: 32 * 1024,
             waiting_messages_max: 10_000,
+            waiting_messages_size_bytes_max: 64 * 1024 * 1024,
             backup_keys_max: 500_000,
             backup_key_size_bytes_max: 64 * 1024,
         }

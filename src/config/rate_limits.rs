@@ -84,6 +84,18 @@ pub struct RateLimitsConfig {
     /// Searches for users, by user: clients send one for each letter that is typed.
     pub user_searches: RateLimit,
 
+    /// Messages to devices that a user sends, counted by the devices that they are for: clients send
+    /// the keys of a room to hundreds at once.
+    pub to_device_messages: RateLimit,
+
+    /// Changes of a user's devices and keys that others are told: who shares a room asks for all of
+    /// the user's keys then. One-time keys do not count.
+    pub device_list_changes: RateLimit,
+
+    /// People whom a user's client asks for the keys of messages; to ask the user's own devices
+    /// costs nothing.
+    pub key_requests: RateLimit,
+
     /// What one other server asks for.
     pub federation_requests: RateLimit,
 }
@@ -116,6 +128,9 @@ impl Default for RateLimitsConfig {
             remote_media_bytes: RateLimit::new(87_000.0, 500_000_000),
             url_previews: RateLimit::new(1.0, 50),
             user_searches: RateLimit::new(2.0, 50),
+            to_device_messages: RateLimit::new(100.0, 20_000),
+            device_list_changes: RateLimit::new(1.0, 100),
+            key_requests: RateLimit::new(20.0, 100),
             federation_requests: RateLimit::new(50.0, 200),
         }
     }

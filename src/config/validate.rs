@@ -243,6 +243,13 @@ fn encryption(config: &Config) -> Outcome {
             "`encryption.qr_login` needs `server.public_base_url`: devices are told where to meet",
         ));
     }
+    // A content of 64 KiB, and what stands beside it.
+    if encryption.waiting_messages_size_bytes_max < 128 * 1024 {
+        return Err(refusal(
+            "`encryption.waiting_messages_size_bytes_max` is less than 131072: a single message \
+             may have more than half of that",
+        ));
+    }
     // What the store takes for a value, less what stands beside the key.
     if encryption.backup_key_size_bytes_max > 96 * 1024 {
         return Err(refusal(

@@ -14,12 +14,12 @@ use std::{
     sync::Arc,
 };
 
-use kv::{Batch, Direction, Position, Reader, Topic};
+use kv::{Batch, CommitError, Direction, Durability, Position, Reader, Store, Topic};
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ATTEMPTS, Encryption, Parts, busy, commit};
+use super::{ATTEMPTS, Encryption, Parts, busy, commit, to_device::Queued};
 use crate::{
     appservices::Appservice,
     error::ApiError,
@@ -27,8 +27,7 @@ use crate::{
         rows::encryption::AppserviceMessageRow,
         schema::{
             encryption::{
-                APPSERVICE_KEY_COUNTS, APPSERVICE_TO_DEVICE, AppserviceDeviceKey,
-                KEY_COUNT_CHANGES, TO_DEVICE_COUNTS,
+                APPSERVICE_KEY_COUNTS, APPSERVICE_TO_DEVICE, AppserviceDeviceKey, KEY_COUNT_CHANGES,
             },
             users::{DEVICE_TOKENS, DEVICES, DeviceKey},
         },
@@ -58,8 +57,8 @@ pub struct Waiting {
     /// The position of the last message, where others wait behind it. Events that came later must
     /// wait too: they may be encrypted with what those messages bring.
     pub until: Option<Position>,
-    /// How many messages of each device are no longer counted as waiting once they are taken.
-    counted: BTreeMap<(String, String), i64>,
+    /// What of each device no longer counts as waiting once it is taken.
+    counted: BTreeMap<(String, String), Queued>,
 }
 
 /// A message for a device.
@@ -115,16 +114,16 @@ pub fn waiting(reader: &Reader<'_>, appservice: &str) -> Result<Waiting, kv::Err
         waiting.messages.push(Message { key, row });
         ControlFlow::Continue(())
     })?;
-    for Message { key, .. } in waiting.messages.iter().filter(|message| message.row.counted) {
+    let mut counted: BTreeMap<_, Queued> = BTreeMap::new();
+    for Message { key, row } in waiting.messages.iter().filter(|message| message.row.counted) {
         let device = (key.user_id.clone(), key.device_id.clone());
-        *waiting.counted.entry(device).or_default() += 1;
+        counted.entry(device).or_default().count(&row.event);
     }
-    // A device that has ended since has no counter any more, and must not get one.
-    let devices: Vec<_> = waiting.counted.keys().cloned().map(device_key).collect();
-    let counters = reader.get_many(&TO_DEVICE_COUNTS, &devices)?;
-    for (device, counter) in devices.into_iter().zip(counters) {
-        if counter.is_none() {
-            waiting.counted.remove(&(device.user_id, device.device_id));
+    for (device, taken) in counted {
+        // A device that has ended since has no counters any more, and must not get some; those of
+        // another one of the same name do not count these messages.
+        if let Some(queued) = Queued::read(reader, &device_key(device.clone()))? {
+            waiting.counted.insert(device, taken.at_most(queued));
         }
     }
     let of_one = APPSERVICE_KEY_COUNTS.prefix(&appservice.to_owned());
@@ -142,19 +141,33 @@ pub fn take(batch: &mut Batch, waiting: &Waiting) {
     for message in &waiting.messages {
         batch.delete(&APPSERVICE_TO_DEVICE, &message.key);
     }
-    for (device, count) in &waiting.counted {
-        batch.add(&TO_DEVICE_COUNTS, &device_key(device.clone()), -count);
+    for (device, taken) in &waiting.counted {
+        taken.subtract(batch, &device_key(device.clone()));
     }
     for key in &waiting.counts {
         batch.delete(&APPSERVICE_KEY_COUNTS, key);
     }
 }
 
-/// Drops all that waits for an application service that is no more.
-pub fn forget(batch: &mut Batch, appservice: &str) {
-    let id = appservice.to_owned();
-    batch.delete_range(&APPSERVICE_TO_DEVICE, APPSERVICE_TO_DEVICE.prefix(&id));
-    batch.delete_range(&APPSERVICE_KEY_COUNTS, APPSERVICE_KEY_COUNTS.prefix(&id));
+/// Drops all that waits for an application service that is no more, step by step: the devices that
+/// the messages are for have other ones from now on, for which these must not count.
+pub async fn forget(store: &Store, appservice: &str) -> Result<(), ApiError> {
+    let mut conflicts = 0;
+    while conflicts < ATTEMPTS {
+        let id = appservice.to_owned();
+        let waiting = store.read(move |reader| waiting(reader, &id)).await?;
+        if waiting.messages.is_empty() && waiting.counts.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        take(&mut batch, &waiting);
+        match store.commit(batch, Durability::Buffered).await {
+            Ok(_) => {}
+            Err(CommitError::Conflict) => conflicts += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(busy())
 }
 
 /// The first application service after a bound for which something waits.
@@ -172,39 +185,12 @@ pub fn next_waiting(
 
 impl Parts {
     /// The application services that are told of a user's devices.
-    fn told_of(&self, user_id: &str) -> Vec<Arc<Appservice>> {
+    pub(super) fn told_of(&self, user_id: &str) -> Vec<Arc<Appservice>> {
         let registry = self.appservices.registry();
         let Ok(user_id) = <&UserId>::try_from(user_id) else { return Vec::new() };
         let all = registry.all().iter();
         let told = all.filter(|one| one.wants_encryption() && one.covers_user(user_id));
         told.cloned().collect()
-    }
-
-    /// Adds a message for a device to a batch, where it goes to application services. `true`: to
-    /// these alone, so that the device's inbox is not for it.
-    pub(super) fn put_for_appservices(
-        &self,
-        reader: &Reader<'_>,
-        batch: &mut Batch,
-        device: &DeviceKey,
-        event: &[u8],
-    ) -> Result<bool, kv::Error> {
-        let told = self.told_of(&device.user_id);
-        let Some(first) = told.first() else { return Ok(false) };
-        let is_reserved = <&UserId>::try_from(device.user_id.as_str())
-            .is_ok_and(|user_id| told.iter().any(|one| one.reserves_user(user_id)));
-        let alone = is_reserved || has_no_session(reader, device)?;
-        for appservice in &told {
-            let is_first = Arc::ptr_eq(appservice, first);
-            // One of them counts for the device, as the inbox would.
-            let row = AppserviceMessageRow { counted: alone && is_first, event: event.to_vec() };
-            batch.put(&APPSERVICE_TO_DEVICE, &key(appservice, device), &row);
-        }
-        if alone {
-            batch.add(&TO_DEVICE_COUNTS, device, 1);
-        }
-        batch.touch(WAITING);
-        Ok(alone)
     }
 
     /// Adds to a batch that application services are to be told of a device's counts of keys.
@@ -248,6 +234,31 @@ impl Encryption {
             }
         }
     }
+}
+
+/// Adds a message for a device to a batch, for the application services that are told. `true`: it
+/// goes to these alone, so that the device's inbox is not for it.
+pub(super) fn put_for_appservices(
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    (device, event): (&DeviceKey, &[u8]),
+    told: &[Arc<Appservice>],
+) -> Result<bool, kv::Error> {
+    let Some(first) = told.first() else { return Ok(false) };
+    let is_reserved = <&UserId>::try_from(device.user_id.as_str())
+        .is_ok_and(|user_id| told.iter().any(|one| one.reserves_user(user_id)));
+    let alone = is_reserved || has_no_session(reader, device)?;
+    for appservice in told {
+        let is_first = Arc::ptr_eq(appservice, first);
+        // One of them counts for the device, as the inbox would.
+        let row = AppserviceMessageRow { counted: alone && is_first, event: event.to_vec() };
+        batch.put(&APPSERVICE_TO_DEVICE, &key(appservice, device), &row);
+    }
+    if alone {
+        Queued::of(event).add(batch, device);
+    }
+    batch.touch(WAITING);
+    Ok(alone)
 }
 
 fn key(appservice: &Appservice, device: &DeviceKey) -> AppserviceDeviceKey {

@@ -17,7 +17,7 @@ use serde_json::{json, value::RawValue};
 
 pub use self::{
     keys::{BackupKey, BackupState, WhichKeys},
-    reading::{BackupJson, write_key},
+    reading::write_key,
 };
 use super::{ATTEMPTS, Encryption, busy, commit};
 use crate::{

@@ -10,6 +10,7 @@ use super::{
     device_lists::{Told, mark},
     one_time_keys,
     signatures::{forget_device, forget_signer},
+    to_device::Queued,
 };
 use crate::{
     error::ApiError,
@@ -17,7 +18,7 @@ use crate::{
     storage::schema::{
         encryption::{
             BACKUP_KEYS, BACKUP_VERSIONS, CROSS_SIGNING_KEYS, DEVICE_KEYS, FALLBACK_KEYS,
-            KEY_COUNT_CHANGES, SIGNATURES, TO_DEVICE, TO_DEVICE_COUNTS,
+            KEY_COUNT_CHANGES, SIGNATURES, TO_DEVICE,
         },
         users::{ACCOUNTS, DeviceKey},
     },
@@ -49,7 +50,7 @@ pub(super) fn remove(
     forget_device(reader, batch, &key)?;
     batch.delete(&DEVICE_KEYS, &key);
     batch.delete(&KEY_COUNT_CHANGES, &key);
-    batch.delete(&TO_DEVICE_COUNTS, &key);
+    Queued::forget(batch, &key);
     one_time_keys::remove_all(batch, &key);
     let device = (key.user_id, key.device_id);
     batch.delete_range(&FALLBACK_KEYS, FALLBACK_KEYS.prefix(&device));

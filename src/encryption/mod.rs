@@ -23,6 +23,7 @@ mod fallback_keys;
 mod in_flight;
 mod key_counts;
 mod one_time_keys;
+mod paged;
 mod query;
 pub mod rendezvous;
 mod restore;
@@ -44,6 +45,7 @@ pub use self::{
     device_names::check_new_device,
     ending::{end_account, end_devices},
     key_counts::{KeyCounts, key_counts},
+    paged::PagedJson,
     signatures::{SignatureFailures, SignedKeys, signed_since},
     upload::Upload,
 };

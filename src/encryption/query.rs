@@ -1,14 +1,16 @@
 //! `/keys/query`: the identity keys of devices and the cross-signing keys of their users.
 //!
 //! The answer is written as JSON from the JSON that is stored, since a client that comes back asks for
-//! hundreds of devices: a device's name and the signatures of others are spliced in.
+//! hundreds of devices: a device's name and the signatures of others are spliced in. It is sent as it
+//! is written, since a few users with many large keys would else fill the memory.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysquery>
+
+mod answer;
 
 use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,
-    sync::Arc,
 };
 
 use kv::{Direction, Json, Reader};
@@ -16,8 +18,9 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use self::answer::Answering;
 use super::{
-    Encryption,
+    Encryption, PagedJson,
     signed::{CrossSigningKeys, cross_signing_keys, device_signatures},
     signed_json::Signatures,
 };
@@ -31,12 +34,6 @@ use crate::{
 
 /// The most users whose keys are asked for at once.
 const USERS_MAX: usize = 5_000;
-/// How many of them are read on one view, which holds up nothing else for long.
-const USERS_PER_STEP: usize = 100;
-
-/// The signatures of a key: by who signed, and with which key.
-/// One of a user's cross-signing keys.
-type KeyOf = fn(&CrossSigningKeys) -> Option<&Vec<u8>>;
 
 /// A user and the devices that are wanted; none named means all.
 #[derive(Clone, Debug)]
@@ -238,7 +235,7 @@ impl Encryption {
         &self,
         asker: &UserId,
         wanted: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
-    ) -> Result<Vec<u8>, ApiError> {
+    ) -> Result<PagedJson, ApiError> {
         if wanted.len() > USERS_MAX {
             let message = format!("Ask for the keys of at most {USERS_MAX} users at once");
             return Err(ApiError::invalid_param(message));
@@ -251,69 +248,8 @@ impl Encryption {
         for target in &mut wanted {
             target.told = told.remove(&target.user_id).unwrap_or_default();
         }
-        let mut users = Vec::with_capacity(wanted.len());
-        for targets in wanted.chunks(USERS_PER_STEP) {
-            let targets: Arc<[Target]> = targets.into();
-            let (asker, names_visible) = (asker.to_owned(), self.0.config.device_names_visible);
-            let read = self.0.store.read(move |reader| {
-                let keys = targets.iter().map(|it| user_keys(reader, it, &asker, names_visible));
-                keys.collect::<Result<Vec<_>, kv::Error>>()
-            });
-            users.extend(read.await?);
-        }
-        Ok(answer(&users))
+        Answering::new(self.clone(), asker.to_owned(), wanted.into()).begin().await
     }
-}
-
-/// The fields of the answer, by user.
-fn answer(users: &[UserKeys]) -> Vec<u8> {
-    let mut out = b"{\"device_keys\":".to_vec();
-    object(&mut out, users.iter(), |out, user| {
-        field(out, user.user_id.as_str(), |out| {
-            object(out, user.devices.iter(), |out, (device_id, json)| {
-                field(out, device_id, |out| out.extend_from_slice(json));
-            });
-        });
-    });
-    out.extend_from_slice(b",\"failures\":{}");
-    let kinds: [(&str, KeyOf); 3] = [
-        ("master_keys", |keys| keys.master.as_ref()),
-        ("self_signing_keys", |keys| keys.self_signing.as_ref()),
-        ("user_signing_keys", |keys| keys.user_signing.as_ref()),
-    ];
-    for (name, of) in kinds {
-        out.push(b',');
-        field(&mut out, name, |out| {
-            let keys = users.iter().filter_map(|user| Some((user, of(&user.cross_signing)?)));
-            object(out, keys, |out, (user, json)| {
-                field(out, user.user_id.as_str(), |out| out.extend_from_slice(json));
-            });
-        });
-    }
-    out.push(b'}');
-    out
-}
-
-/// Writes an object, each field of which `write` writes.
-fn object<T>(
-    out: &mut Vec<u8>,
-    items: impl Iterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
-) {
-    out.push(b'{');
-    for (index, item) in items.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write(out, item);
-    }
-    out.push(b'}');
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-    out.extend(to_json(name));
-    out.push(b':');
-    value(out);
 }
 
 #[cfg(test)]

@@ -107,42 +107,58 @@ impl Rendezvous {
         Ok((id, met))
     }
 
-    /// What a rendezvous has; `None` when it is over or never was.
-    pub fn read(&self, id: &str) -> Option<Met> {
-        let now = self.clock.monotonic();
-        let mut meetings = self.meetings.lock();
-        let meeting = meetings.get_mut(id).filter(|meeting| meeting.is_alive(now))?;
-        meeting.used = now;
-        Some(meeting.met(now))
-    }
-
-    /// Replaces the text of a rendezvous by somebody who has seen this revision; `None` when it is
-    /// over or never was.
+    /// What a rendezvous has.
     ///
     /// # Errors
-    /// 413 `M_TOO_LARGE`.
-    pub fn write(&self, id: &str, seen: &str, data: String) -> Result<Option<Written>, ApiError> {
-        check(&data)?;
-        let now = self.clock.monotonic();
-        let mut meetings = self.meetings.lock();
-        let Some(meeting) = meetings.get_mut(id).filter(|meeting| meeting.is_alive(now)) else {
-            return Ok(None);
-        };
-        meeting.used = now;
-        if meeting.revision.to_string() != seen {
-            return Ok(Some(Written::Unseen(meeting.met(now))));
-        }
-        meeting.revision += 1;
-        meeting.data = data;
-        meeting.modified_ts = self.clock.now();
-        Ok(Some(Written::Done(meeting.met(now))))
+    /// 404 `M_NOT_FOUND` when it is over or never was.
+    pub fn read(&self, id: &str) -> Result<Met, ApiError> {
+        self.with(id, |meeting, now| meeting.met(now))
     }
 
-    /// Ends a rendezvous; whether there was one.
-    pub fn end(&self, id: &str) -> bool {
-        let now = self.clock.monotonic();
-        self.meetings.lock().remove(id).is_some_and(|meeting| meeting.is_alive(now))
+    /// Replaces the text of a rendezvous by somebody who has seen this revision.
+    ///
+    /// # Errors
+    /// 413 `M_TOO_LARGE`; 404 `M_NOT_FOUND` when it is over or never was.
+    pub fn write(&self, id: &str, seen: &str, data: String) -> Result<Written, ApiError> {
+        check(&data)?;
+        self.with(id, |meeting, now| {
+            if meeting.revision.to_string() != seen {
+                return Written::Unseen(meeting.met(now));
+            }
+            meeting.revision += 1;
+            meeting.data = data;
+            meeting.modified_ts = self.clock.now();
+            Written::Done(meeting.met(now))
+        })
     }
+
+    /// Ends a rendezvous.
+    ///
+    /// # Errors
+    /// 404 `M_NOT_FOUND` when it is over already or never was.
+    pub fn end(&self, id: &str) -> Result<(), ApiError> {
+        let now = self.clock.monotonic();
+        let ended = self.meetings.lock().remove(id).filter(|meeting| meeting.is_alive(now));
+        ended.map(|_| ()).ok_or_else(over)
+    }
+
+    /// Uses a rendezvous that is not over.
+    fn with<T>(
+        &self,
+        id: &str,
+        use_it: impl FnOnce(&mut Meeting, Duration) -> T,
+    ) -> Result<T, ApiError> {
+        let now = self.clock.monotonic();
+        let mut meetings = self.meetings.lock();
+        let meeting = meetings.get_mut(id).filter(|meeting| meeting.is_alive(now));
+        let meeting = meeting.ok_or_else(over)?;
+        meeting.used = now;
+        Ok(use_it(meeting, now))
+    }
+}
+
+fn over() -> ApiError {
+    ApiError::not_found("There is no such rendezvous")
 }
 
 impl Meeting {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::join_all;
-use kv::{Batch, Durability, IoFault, Json, Position, Store};
+use kv::{Batch, Durability, EngineOptions, IoFault, Json, Position, Store, Table};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, owned_device_id, owned_user_id};
 use serde_json::{Value, json};
 
@@ -19,11 +19,11 @@ use crate::{
             users::DeviceRow,
         },
         schema::{
-            FAMILIES,
+            FAMILIES, US,
             encryption::{
                 DEVICE_LIST_CHANGES, DEVICE_LISTS, DeviceAlgorithmKey, ENCRYPTION_EPOCH,
                 ONE_TIME_KEY_COUNTS, ONE_TIME_KEY_ID_COUNTS, ONE_TIME_KEY_IDS, ONE_TIME_KEYS,
-                OneTimeKeyIdKey,
+                OneTimeKeyIdKey, OneTimeKeyKey,
             },
             users::{DEVICES, DeviceKey},
         },
@@ -45,7 +45,10 @@ struct Device {
 impl Device {
     async fn new() -> Self {
         let faults = IoFault::new();
-        let store = Store::memory_with_faults(&FAMILIES, Some(faults.clone()));
+        Self::on(Store::memory_with_faults(&FAMILIES, Some(faults.clone())), faults).await
+    }
+
+    async fn on(store: Store, faults: IoFault) -> Self {
         let encryption = encryption(&store);
         encryption.enter(1).await.unwrap();
         let key = DeviceKey { user_id: "@a:hs1".to_owned(), device_id: "D".to_owned() };
@@ -140,6 +143,77 @@ async fn t79_what_was_not_written_is_not_handed_out_and_what_was_never_again() {
     // Another server on what the first one has written.
     let restarted = Device { encryption: encryption(&device.store), ..device };
     assert_eq!(restarted.counts().one_time_keys[ALGORITHM], 2, "0 is gone, 1 was not told");
+}
+
+/// Devices of which a claim takes three batches, each with a key that waits.
+async fn many(store: &Store) -> Vec<DeviceAlgorithmKey> {
+    let device = |number| DeviceKey { user_id: user().to_string(), device_id: number };
+    let queues = (0..1_200).map(|number| of_algorithm(&device(format!("D{number:04}")), ALGORITHM));
+    let queues: Vec<_> = queues.collect();
+    let mut batch = Batch::new();
+    for queue in &queues {
+        let row = OneTimeKeyRow { key_id: "0".to_owned(), key: b"\"k\"".to_vec() };
+        batch.put(&ONE_TIME_KEYS, &only_key(queue), &row);
+        batch.add(&ONE_TIME_KEY_COUNTS, queue, 1);
+    }
+    store.commit(batch, Durability::Synced).await.unwrap();
+    queues
+}
+
+fn only_key(queue: &DeviceAlgorithmKey) -> OneTimeKeyKey {
+    let DeviceAlgorithmKey { user_id, device_id, algorithm } = queue.clone();
+    OneTimeKeyKey { user_id, device_id, algorithm, position: Position::from_u64(1), index: 0 }
+}
+
+/// The devices whose keys these are.
+fn told(claimed: &Claimed) -> Vec<&DeviceAlgorithmKey> {
+    claimed.keys.iter().map(|key| &key.queue).collect()
+}
+
+#[tokio::test]
+async fn t79_the_keys_of_batches_that_were_written_are_told_when_the_disk_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = IoFault::new();
+    let options = EngineOptions { faults: Some(faults.clone()), ..EngineOptions::default() };
+    let device = Device::on(Store::open(folder.path(), &FAMILIES, &options).unwrap(), faults).await;
+    let queues = many(&device.store).await;
+    device.faults.fail_write_after(1);
+    let first = device.encryption.claim_keys(queues.clone()).await.unwrap();
+    assert!(first.incomplete);
+    assert_eq!(told(&first), queues[..500].iter().collect::<Vec<_>>());
+    drop(device);
+    let store = Store::open(folder.path(), &FAMILIES, &EngineOptions::default()).unwrap();
+    let device = Device::on(store, IoFault::new()).await;
+    // The client asks for all again: none is given twice, and none was lost.
+    let second = device.encryption.claim_keys(queues.clone()).await.unwrap();
+    assert!(!second.incomplete);
+    assert_eq!(told(&second), queues[500..].iter().collect::<Vec<_>>());
+    assert!(told(&device.encryption.claim_keys(queues).await.unwrap()).is_empty());
+}
+
+#[tokio::test]
+async fn t79_the_keys_of_batches_that_were_written_are_told_when_a_later_one_is_corrupt() {
+    /// The same table, for what cannot be read.
+    const RAW: Table<OneTimeKeyKey, Vec<u8>> =
+        Table::new(ONE_TIME_KEYS.name, US, 161, ONE_TIME_KEYS.owner);
+    let device = Device::new().await;
+    let queues = many(&device.store).await;
+    let corrupt = only_key(&queues[700]);
+    let mut batch = Batch::new();
+    batch.put(&RAW, &corrupt, &vec![0xff]);
+    device.store.commit(batch, Durability::Synced).await.unwrap();
+    let first = device.encryption.claim_keys(queues.clone()).await.unwrap();
+    assert!(first.incomplete);
+    assert_eq!(told(&first), queues[..500].iter().collect::<Vec<_>>());
+    // Where nothing was handed out there is nothing to tell but the error.
+    let error = device.encryption.claim_keys(queues[500..].to_vec()).await.unwrap_err();
+    assert_eq!(error.status, http::StatusCode::INTERNAL_SERVER_ERROR);
+    let mut batch = Batch::new();
+    batch.delete(&RAW, &corrupt);
+    device.store.commit(batch, Durability::Synced).await.unwrap();
+    let second = device.encryption.claim_keys(queues.clone()).await.unwrap();
+    let rest = queues[500..].iter().filter(|queue| **queue != queues[700]);
+    assert_eq!(told(&second), rest.collect::<Vec<_>>());
 }
 
 #[tokio::test]

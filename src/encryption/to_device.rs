@@ -8,6 +8,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging>
 
 mod inbox;
+mod queued;
 
 use std::{
     collections::BTreeMap,
@@ -25,15 +26,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use self::inbox::{PAGE_MAX, Page, page};
-use super::{ATTEMPTS, Encryption, Parts, busy, commit};
+pub(super) use self::queued::Queued;
+use super::{ATTEMPTS, Encryption, Parts, appservices::put_for_appservices, busy, commit};
 use crate::{
     error::ApiError,
     id::Interner,
     storage::{
         schema::{
             encryption::{
-                DEHYDRATED_DEVICES, TO_DEVICE, TO_DEVICE_COUNTS, TO_DEVICE_TRANSACTIONS,
-                ToDeviceKey, ToDeviceTransactionKey,
+                DEHYDRATED_DEVICES, TO_DEVICE, TO_DEVICE_TRANSACTIONS, ToDeviceKey,
+                ToDeviceTransactionKey,
             },
             users::{ACCOUNTS, DEVICES, DeviceKey},
         },
@@ -47,8 +49,11 @@ const CONTENT_BYTES_MAX: usize = 65_536;
 const NAME_BYTES_MAX: usize = 255;
 /// What one request may write: `*` multiplies what it carries.
 const WRITTEN_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What a row counts besides its event: its key, the counter, the check of the device.
+/// What a row counts besides its event and the keys of it, its counters and its device.
 const ROW_BYTES: usize = 512;
+const KEYS_PER_ROW: usize = 4;
+/// The types by which keys are asked for.
+const KEY_REQUESTS: [&str; 2] = ["m.room_key_request", "m.secret.request"];
 /// When to try again to send to devices that fetch nothing.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 const MILLISECONDS_PER_DAY: u64 = 24 * 60 * 60 * 1_000;
@@ -71,6 +76,16 @@ pub struct Outgoing {
     pub messages: BTreeMap<OwnedUserId, Contents>,
 }
 
+/// What a request is charged for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// The messages that are written, and at least one for each user that is named.
+    pub messages: usize,
+    /// The users who are asked for keys, but for the sender: people who log in ask their own devices
+    /// for the keys of all that they cannot read, and others are hardly ever asked.
+    pub key_requests: usize,
+}
+
 /// What came of looking at a request.
 #[derive(Default)]
 struct Draft {
@@ -79,21 +94,35 @@ struct Draft {
     written: usize,
     /// Devices for which too much waits already.
     full: usize,
+    /// What it costs; nothing for a transaction that came before.
+    cost: Cost,
 }
 
 impl Encryption {
-    /// Sends messages to devices. A transaction that came before sends nothing.
+    /// Sends messages to devices, where `charge` lets it. A transaction that came before sends and
+    /// costs nothing.
     ///
     /// # Errors
-    /// 413 `M_TOO_LARGE`; 429 `M_LIMIT_EXCEEDED` when too much waits for every device it is for.
-    pub async fn send_to_devices(&self, outgoing: Outgoing) -> Result<(), ApiError> {
+    /// 413 `M_TOO_LARGE`; 429 `M_LIMIT_EXCEEDED` when too much waits for every device it is for; what
+    /// `charge` says.
+    pub async fn send_to_devices(
+        &self,
+        outgoing: Outgoing,
+        charge: impl Fn(Cost) -> Result<(), ApiError> + Send,
+    ) -> Result<(), ApiError> {
         outgoing.check()?;
         let outgoing = Arc::new(outgoing);
+        let mut charged = false;
         for _ in 0..ATTEMPTS {
             let day = self.0.today();
             let (parts, order) = (Arc::clone(&self.0), Arc::clone(&outgoing));
             let read = self.0.store.read(move |reader| parts.draft(reader, &order, day));
-            let Draft { batch, written, full, .. } = read.await?;
+            let Draft { batch, written, full, cost, .. } = read.await?;
+            // Once, also where it is decided again.
+            if !charged {
+                charge(cost)?;
+                charged = true;
+            }
             if written > 0 && commit(&self.0.store, batch).await?.is_none() {
                 continue;
             }
@@ -174,12 +203,16 @@ impl Parts {
         if reader.get_many(&TO_DEVICE_TRANSACTIONS, &transactions)?.iter().any(Option::is_some) {
             return Ok(draft);
         }
+        let asks_for_keys = KEY_REQUESTS.contains(&outgoing.event_type.as_str());
         for (user_id, contents) in &outgoing.messages {
+            let before = draft.written;
             // Nobody is told on other servers: there is no federation yet.
-            if *user_id.server_name() != *self.server_name || !is_active(reader, user_id)? {
-                continue;
+            if *user_id.server_name() == *self.server_name && is_active(reader, user_id)? {
+                self.add_messages(reader, &mut draft, outgoing, (user_id, contents))?;
             }
-            self.add_messages(reader, &mut draft, outgoing, (user_id, contents))?;
+            draft.cost.messages += (draft.written - before).max(1);
+            let is_other = *user_id != outgoing.sender;
+            draft.cost.key_requests += usize::from(asks_for_keys && is_other);
         }
         for transaction in &transactions {
             draft.batch.check_absent(&TO_DEVICE_TRANSACTIONS, transaction);
@@ -240,18 +273,20 @@ impl Parts {
         device: &DeviceKey,
         event: &Vec<u8>,
     ) -> Result<(), ApiError> {
-        let waiting = reader.get(&TO_DEVICE_COUNTS, device)?.unwrap_or_default();
-        if usize::try_from(waiting).is_ok_and(|count| count >= self.config.waiting_messages_max) {
+        let queued = Queued::read(reader, device)?.unwrap_or_default();
+        if queued.is_full(event, &self.config) {
             draft.full += 1;
             return Ok(());
         }
-        draft.size_bytes += event.len() + ROW_BYTES;
+        let told = self.told_of(&device.user_id);
+        let keys_bytes = (device.user_id.len() + device.device_id.len()) * KEYS_PER_ROW;
+        draft.size_bytes += (event.len() + keys_bytes + ROW_BYTES) * (1 + told.len());
         if draft.size_bytes > WRITTEN_BYTES_MAX {
             let message = "The request reaches too many devices with too much: send it in parts";
             return Err(ApiError::too_large(message));
         }
         draft.written += 1;
-        if self.put_for_appservices(reader, &mut draft.batch, device, event)? {
+        if put_for_appservices(reader, &mut draft.batch, (device, event), &told)? {
             return Ok(());
         }
         put(&mut draft.batch, self.interner, device, event);
@@ -268,7 +303,7 @@ fn put(batch: &mut Batch, interner: Interner, device: &DeviceKey, event: &Vec<u8
     }
     let key = ToDeviceKey { user_id, device_id, position: Position::pending(0) };
     batch.put(&TO_DEVICE, &key, event);
-    batch.add(&TO_DEVICE_COUNTS, device, 1);
+    Queued::of(event).add(batch, device);
 }
 
 /// Whether there is an account that is not deactivated. One that is locked comes back.

@@ -56,7 +56,7 @@ pub struct Upload<'a> {
 
 impl Upload<'_> {
     /// Whether there are identity keys in it.
-    pub(super) const fn has_device_keys(&self) -> bool {
+    pub const fn has_device_keys(&self) -> bool {
         self.device.is_some()
     }
 }

@@ -51,10 +51,7 @@ pub struct ServerLimits {
 impl ServerLimits {
     /// From the configuration.
     pub fn new(config: &RateLimitsConfig) -> Self {
-        let limiter = |limit: &RateLimit| match config.enabled {
-            true => RateLimiter::new(limit.per_second, limit.burst),
-            false => RateLimiter::unlimited(),
-        };
+        let limiter = |limit: &RateLimit| RateLimiter::of(config, limit);
         Self {
             requests: limiter(&config.federation_requests),
             thumbnails: limiter(&config.thumbnails),

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::ApiError;
+use crate::{
+    config::{RateLimit, RateLimitsConfig},
+    error::ApiError,
+};
 
 /// The most buckets in one generation; 16 bytes each.
 const BUCKETS_MAX: usize = 1 << 16;
@@ -60,6 +63,11 @@ impl RateLimiter {
         }
     }
 
+    /// As the configuration has it, which may turn all limits off.
+    pub fn of(config: &RateLimitsConfig, limit: &RateLimit) -> Self {
+        if config.enabled { Self::new(limit.per_second, limit.burst) } else { Self::unlimited() }
+    }
+
     /// A limiter that refuses nothing.
     pub fn unlimited() -> Self {
         Self::new(f64::INFINITY, 1)
@@ -75,20 +83,26 @@ impl RateLimiter {
         self.decide(key, now, (1, true))
     }
 
-    /// Uses the key so many times at once, or not at all. More than the burst never passes.
-    pub fn check_many(&self, key: impl Hash, count: u64) -> Result<(), ApiError> {
-        self.decide(key, Instant::now(), (count, true))
+    /// Uses the key so often at once. More than the burst counts as the whole of it: it passes when
+    /// the bucket is full.
+    pub fn check_many(&self, key: impl Hash, uses: u64) -> Result<(), ApiError> {
+        self.check_many_at(key, uses, Instant::now())
+    }
+
+    /// [`RateLimiter::check_many`] at a given time.
+    pub fn check_many_at(&self, key: impl Hash, uses: u64, now: Instant) -> Result<(), ApiError> {
+        if uses == 0 { Ok(()) } else { self.decide(key, now, (uses, true)) }
     }
 
     /// Takes back uses that were not needed after all.
-    pub fn give_back(&self, key: impl Hash, count: u64) {
-        if self.interval_ns == 0 || count == 0 {
+    pub fn give_back(&self, key: impl Hash, uses: u64) {
+        if self.interval_ns == 0 || uses == 0 {
             return;
         }
         let key = self.hasher.hash_one(key);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses_ns = self.interval_ns.saturating_mul(count);
-        let full_at = buckets.full_at(key).saturating_sub(uses_ns);
+        let given_ns = self.interval_ns.saturating_mul(uses).min(self.burst_ns);
+        let full_at = buckets.full_at(key).saturating_sub(given_ns);
         buckets.young.insert(key, full_at);
     }
 
@@ -101,7 +115,7 @@ impl RateLimiter {
         &self,
         key: impl Hash,
         now: Instant,
-        (count, uses): (u64, bool),
+        (uses, takes): (u64, bool),
     ) -> Result<(), ApiError> {
         if self.interval_ns == 0 {
             return Ok(());
@@ -111,13 +125,13 @@ impl RateLimiter {
         // A poisoned map is whole: no step between two of its changes can panic.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.rotate(now_ns, self.burst_ns);
-        let uses_ns = self.interval_ns.saturating_mul(count);
-        let full_at = buckets.full_at(key).max(now_ns).saturating_add(uses_ns);
+        let taken_ns = self.interval_ns.saturating_mul(uses).min(self.burst_ns);
+        let full_at = buckets.full_at(key).max(now_ns).saturating_add(taken_ns);
         let ahead = full_at - now_ns;
         if ahead > self.burst_ns {
             return Err(ApiError::limit_exceeded(Duration::from_nanos(ahead - self.burst_ns)));
         }
-        if uses {
+        if takes {
             buckets.young.insert(key, full_at);
         }
         Ok(())
@@ -168,20 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn t110_bytes_are_used_at_once_and_given_back() {
-        let limiter = RateLimiter::new(0.001, 500);
-        limiter.check_many("alice", 400).unwrap();
-        let error = limiter.check_many("alice", 101).unwrap_err();
-        assert_eq!(error.errcode, "M_LIMIT_EXCEEDED");
-        limiter.give_back("alice", 300);
-        limiter.check_many("alice", 399).unwrap();
-        assert!(limiter.check_many("alice", 2).is_err());
-        // No more than was used comes back, and another key has its own.
-        limiter.give_back("alice", 1_000);
-        assert!(limiter.check_many("alice", 501).is_err());
-        limiter.check_many("alice", 500).unwrap();
-        limiter.check_many("bob", 500).unwrap();
-        assert!(limiter.check_many("carol", u64::MAX).is_err());
+    fn several_uses_at_once_count_as_so_many() {
+        let limiter = RateLimiter::new(2.0, 10);
+        let now = Instant::now() + Duration::from_secs(1);
+        limiter.check_many_at("alice", 0, now).unwrap();
+        limiter.check_many_at("alice", 4, now).unwrap();
+        let error = limiter.check_many_at("alice", 8, now).unwrap_err();
+        assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
+        limiter.check_many_at("alice", 6, now).unwrap();
+        // What is more than all passes when all is there, and takes all.
+        let error = limiter.check_many_at("alice", 1_000, now).unwrap_err();
+        assert_eq!(error.retry_after, Some(Duration::from_secs(5)));
+        limiter.check_many_at("alice", u64::MAX, now + Duration::from_secs(5)).unwrap();
+        assert!(limiter.check_at("alice", now + Duration::from_secs(5)).is_err());
     }
 
     #[test]

@@ -65,12 +65,8 @@ pub(super) struct Callers {
 
 impl Callers {
     pub(super) fn new(config: &Config) -> Self {
-        let limit = config.rate_limits.remote_media_bytes;
-        let bytes = if config.rate_limits.enabled {
-            RateLimiter::new(limit.per_second, limit.burst)
-        } else {
-            RateLimiter::unlimited()
-        };
+        let limits = &config.rate_limits;
+        let bytes = RateLimiter::of(limits, &limits.remote_media_bytes);
         let fetches_max = config.media.remote_fetches_max.clamp(1, Semaphore::MAX_PERMITS / 32);
         Self { bytes, fetches_max, places: Mutex::default() }
     }

@@ -29,12 +29,16 @@ impl Sync {
     /// is told too: of several changes of a user only the last is known, and the next sync tells the
     /// rest once more.
     ///
+    /// Mostly it reads what changed since `from`. Where that is of another epoch, or older than a
+    /// membership of the user, whole rooms are read, all members of each: `charge` says whether.
+    ///
     /// # Errors
-    /// `M_INVALID_PARAM` for what never was a token.
+    /// `M_INVALID_PARAM` for what never was a token; what `charge` says.
     pub(crate) async fn key_changes(
         &self,
         user_id: &OwnedUserId,
         (from, to): (&str, &str),
+        charge: impl FnOnce() -> Result<(), ApiError> + Send,
     ) -> Result<DeviceLists, ApiError> {
         let (from, to) = (SyncToken::parse(from)?, SyncToken::parse(to)?);
         let newest = self.0.sources.rooms.store().position();
@@ -46,7 +50,13 @@ impl Sync {
         }
         match self.0.notifier.look(user_id, since).await? {
             Look::Nothing(_) => Ok(DeviceLists::default()),
-            Look::News(news) => self.device_lists(user_id, since.unwrap_or_default(), news).await,
+            Look::News(news) => {
+                let since = since.unwrap_or_default();
+                if news.memberships.iter().any(|(_, row)| row.position > since) {
+                    charge()?;
+                }
+                self.device_lists(user_id, since, news).await
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     third_party::ThirdPartyIds,
 };
 use crate::{
-    config::{Config, RateLimit},
+    config::Config,
     error::ApiError,
     http::{ClientAddress, RateLimiter},
     storage::rows::users::AccountRow,
@@ -78,15 +78,15 @@ impl Login {
         grants: Grants,
     ) -> Self {
         let limits = &config.rate_limits;
-        let limiter = |limit| limiter(limits.enabled, limit);
+        let limiter = |limit| RateLimiter::of(limits, limit);
         Self(Arc::new(Parts {
             accounts,
             sessions,
             ids,
             grants,
-            by_address: limiter(limits.login_by_address),
-            by_account: limiter(limits.login_by_account),
-            failed: limiter(limits.login_failed),
+            by_address: limiter(&limits.login_by_address),
+            by_account: limiter(&limits.login_by_account),
+            failed: limiter(&limits.login_failed),
         }))
     }
 
@@ -173,11 +173,6 @@ impl Login {
             _ => Ok(None),
         }
     }
-}
-
-/// A limiter as it is configured.
-pub(super) fn limiter(enabled: bool, limit: RateLimit) -> RateLimiter {
-    if enabled { RateLimiter::new(limit.per_second, limit.burst) } else { RateLimiter::unlimited() }
 }
 
 fn wrong() -> ApiError {

@@ -16,7 +16,6 @@ use serde_json::{Map, Value, json};
 use super::{
     accounts::{ATTEMPTS, Accounts, NewAccount, busy, commit},
     email::ProvenEmail,
-    login::limiter,
     now_ms, secret, third_party,
     third_party::ThirdPartyIds,
     uiaa::Proof,
@@ -85,9 +84,9 @@ impl Registration {
             accounts,
             ids,
             appservices,
-            by_address: limiter(limits.enabled, limits.registration),
-            steps: limiter(limits.enabled, limits.registration_steps),
-            token_checks: limiter(limits.enabled, limits.registration_token_checks),
+            by_address: RateLimiter::of(limits, &limits.registration),
+            steps: RateLimiter::of(limits, &limits.registration_steps),
+            token_checks: RateLimiter::of(limits, &limits.registration_token_checks),
         }))
     }
 

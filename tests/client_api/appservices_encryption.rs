@@ -1,5 +1,12 @@
 //! What application services are sent and asked for encryption.
 
+use causerie::storage::{
+    identity::renew_epoch,
+    schema::{
+        encryption::{TO_DEVICE_COUNTS, TO_DEVICE_SIZES},
+        users::DeviceKey,
+    },
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -298,6 +305,125 @@ async fn what_changed_while_it_was_away_is_told_after_a_restart() {
     bridge.wait("the change", |bridge| lists(bridge).len() >= 2).await;
     assert_eq!(lists(&bridge), vec![("changed", "@alice:example.org".to_owned()); 2]);
     drop(server);
+}
+
+#[tokio::test]
+async fn what_changed_right_before_a_crash_is_told_after_it() {
+    let (server, bridge) = bridged().await;
+    let (alice, carol) = (server.client("alice").await, server.client("carol").await);
+    let dave = server.client("dave").await;
+    let (room, elsewhere) = (alice.public_room().await, dave.public_room().await);
+    carol.join(&elsewhere).await;
+    let bob = ghost(&server, "_irc_bob").await;
+    bob.post(&as_ghost(&bob, &format!("v3/rooms/{room}/join")), json!({})).await.ok();
+    bridge.wait("the join", |bridge| !lists(bridge).is_empty()).await;
+    let told_before = lists(&bridge).len();
+    let users = [alice.user.clone(), carol.user.clone(), dave.user.clone()];
+    // Nobody follows the commits: it is as if the server crashed after each of them.
+    let server = server.idle().await;
+    let [alice, carol, dave] = users.map(|user| Client { server: &server, user });
+    for client in [&alice, &dave] {
+        upload(client, json!({ "device_keys": DeviceSigner::new(client).device_keys() })).await;
+    }
+    carol.join(&room).await;
+    let (alice_id, carol_id) = (alice.id().to_owned(), carol.id().to_owned());
+    let server = server.restart().await;
+    bridge.wait("both", |bridge| lists(bridge).len() >= told_before + 2).await;
+    let mut told = lists(&bridge).split_off(told_before);
+    told.sort();
+    assert_eq!(told, [("changed", alice_id), ("changed", carol_id)], "dave shares no room");
+    drop(server);
+}
+
+#[tokio::test]
+async fn an_alias_brings_the_members_of_its_room_along() {
+    let (server, bridge) = bridged().await;
+    let (alice, carol) = (server.client("alice").await, server.client("carol").await);
+    let (room, shared) = (alice.public_room().await, carol.public_room().await);
+    carol.join(&room).await;
+    let bob = ghost(&server, "_irc_bob").await;
+    bob.post(&as_ghost(&bob, &format!("v3/rooms/{shared}/join")), json!({})).await.ok();
+    bridge.wait("carol", |bridge| !lists(bridge).is_empty()).await;
+    let path = |alias: &str| format!("v3/directory/room/{}", encode(alias));
+    let name = async |alias: &str| {
+        server.put(&path(alias), json!({ "room_id": room })).token(AS_TOKEN).send().await.ok();
+    };
+    let entry = |kind: &'static str, client: &Client<'_>| (kind, client.id().to_owned());
+    let (changed, left) = (entry("changed", &alice), entry("left", &alice));
+    assert!(!lists(&bridge).contains(&changed));
+    name("#_irc_x:example.org").await;
+    bridge.wait("alice", |bridge| lists(bridge).contains(&changed)).await;
+    // From now on as in any shared room.
+    let count = |bridge: &Bridge| lists(bridge).iter().filter(|told| **told == changed).count();
+    upload(&alice, json!({ "device_keys": DeviceSigner::new(&alice).device_keys() })).await;
+    bridge.wait("her device", |bridge| count(bridge) == 2).await;
+    // A second alias makes nobody new, and while there is one the room is shared.
+    name("#_irc_y:example.org").await;
+    for alias in ["#_irc_x:example.org", "#_irc_y:example.org"] {
+        assert!(!lists(&bridge).contains(&left));
+        server.delete(&path(alias)).token(AS_TOKEN).send().await.ok();
+    }
+    bridge.wait("the end", |bridge| lists(bridge).contains(&left)).await;
+    assert_eq!(count(&bridge), 2, "{:?}", lists(&bridge));
+    assert!(!lists(&bridge).contains(&entry("left", &carol)), "another room is shared");
+}
+
+#[tokio::test]
+async fn counts_of_keys_are_told_again_after_a_restore() {
+    let (server, bridge) = bridged().await;
+    let bob = ghost(&server, "_irc_bob").await;
+    let signer = DeviceSigner::new(&bob);
+    let keys = json!({
+        "one_time_keys": signer.one_time_keys(&["a", "b"]), "fallback_keys": signer.fallback_key("f"),
+    });
+    bob.post(&as_ghost(&bob, "v3/keys/upload"), keys).await.ok();
+    bridge.wait("two keys", |bridge| count(bridge, &bob) == Some(2)).await;
+    let alice = server.client("alice").await;
+    upload(&alice, json!({ "one_time_keys": DeviceSigner::new(&alice).one_time_keys(&["a"]) }))
+        .await;
+    let (bob_user, transactions) = (bob.user.clone(), bridge.transactions().len());
+    // A restart alone changes nothing; in another epoch the keys are gone.
+    let server = server.restart().await;
+    let name = server.server.config.server.name.clone();
+    renew_epoch(&server.server.store, &name).await.unwrap();
+    let server = server.restart().await;
+    let bob = Client { server: &server, user: bob_user };
+    bridge.wait("no keys", |bridge| count(bridge, &bob) == Some(0)).await;
+    assert_eq!(bridge.told(FALLBACK).pop().unwrap()[bob.id()][DEVICE], json!([]));
+    let told = bridge.told(COUNTS).split_off(1);
+    let expected = json!({ bob.id(): { DEVICE: { ALGORITHM: 0 } } });
+    assert_eq!(told, [expected], "once, and of its users alone");
+    assert!(bridge.transactions().len() > transactions);
+}
+
+#[tokio::test]
+async fn what_waited_for_a_removed_one_does_not_count_for_its_devices() {
+    let bridge = Bridge::start().await;
+    let server = TestServer::with(|config| config.encryption.waiting_messages_max = 5).await;
+    server.server.appservices.register(&encrypting(&bridge.url)).await.unwrap();
+    let alice = server.client("alice").await;
+    let bob = ghost(&server, "_irc_bob").await;
+    bridge.fail_with(503);
+    tell(&alice, &bob, 0).await;
+    bridge.wait("a refusal", |bridge| !bridge.refused().is_empty()).await;
+    for number in 1..=5 {
+        tell(&alice, &bob, number).await;
+    }
+    let path = "v3/sendToDevice/m.room.encrypted/6";
+    let body = json!({ "messages": { bob.id(): { DEVICE: {} } } });
+    assert_eq!(alice.put(path, body.clone()).await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    server.server.appservices.unregister("irc").await.unwrap();
+    // Once what waited is dropped there is room again, and the counters are as new.
+    bridge.wait("the end of it", |_| waiting(&bob) == (Some(0), Some(0))).await;
+    alice.put(path, body).await.ok();
+    assert_eq!(waiting(&bob).0, Some(1));
+}
+
+/// What the counters of a ghost's device say.
+fn waiting(ghost: &Client<'_>) -> (Option<i64>, Option<i64>) {
+    let reader = ghost.server.server.store.reader();
+    let key = DeviceKey { user_id: ghost.id().to_owned(), device_id: DEVICE.to_owned() };
+    (reader.get(&TO_DEVICE_COUNTS, &key).unwrap(), reader.get(&TO_DEVICE_SIZES, &key).unwrap())
 }
 
 #[tokio::test]

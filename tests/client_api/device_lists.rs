@@ -188,6 +188,42 @@ async fn who_was_away_asks_for_changes() {
 }
 
 #[tokio::test]
+async fn whole_rooms_are_looked_through_so_often() {
+    let server = TestServer::with(|config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.registration.burst = 9;
+    })
+    .await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await;
+    let now = alice.now().await;
+    log_in_on_another_device(&server, &bob).await;
+    let epoch = now.split_once('_').unwrap().0;
+    let ask = async |from: &str| {
+        let answer = alice.get(&format!("v3/keys/changes?from={from}&to={now}")).await;
+        answer.status.as_u16()
+    };
+    // Of another epoch, and by a client that claims to know of nothing yet.
+    let old = ["sfeed_1".to_owned(), format!("{epoch}_0")];
+    let mut asked = 0;
+    while ask(&old[asked % 2]).await == 200 {
+        asked += 1;
+        assert!(asked < 1_000, "it is not limited");
+    }
+    assert!(asked >= 20);
+    let refused = alice.get(&format!("v3/keys/changes?from=sfeed_1&to={now}")).await;
+    assert_eq!(refused.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    // What a client asks that was away for a while is not.
+    for _ in 0..50 {
+        assert_eq!(changes(&alice, &now, &now).await, told(&[], &[]));
+        assert_eq!(ask(&now).await, 200);
+    }
+    let of_bob = bob.get(&format!("v3/keys/changes?from=sfeed_1&to={now}")).await;
+    assert_eq!(of_bob.status, 200);
+}
+
+#[tokio::test]
 async fn a_token_from_before_a_restart_is_as_good() {
     let server = TestServer::new().await;
     let from = {

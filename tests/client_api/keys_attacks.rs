@@ -107,6 +107,37 @@ async fn t77_without_a_device_or_a_token_nothing_is_uploaded() {
 }
 
 #[tokio::test]
+async fn an_answer_with_many_large_keys_comes_whole() {
+    let server = TestServer::new().await;
+    let carol = server.client("carol").await;
+    let mut expected = Map::new();
+    for name in ["alice", "bob"] {
+        server.client(name).await;
+        let mut devices = Map::new();
+        for _ in 0..12 {
+            let device = server.device_of(name).await;
+            let signer = DeviceSigner::new(&device);
+            let mut keys = signer.device_keys();
+            keys.as_object_mut().unwrap().remove("signatures");
+            keys["org.example.filler"] = json!("x".repeat(30_000));
+            let mut keys = signer.sign(keys);
+            upload(&device, json!({ "device_keys": keys })).await;
+            keys["unsigned"] = json!({});
+            devices.insert(device.user.device_id.clone(), keys);
+        }
+        expected.insert(format!("@{name}:example.org"), devices.into());
+    }
+    expected.insert("@nobody:example.org".to_owned(), json!({}));
+    let wanted: Map<_, _> = expected.keys().map(|user| (user.clone(), json!([]))).collect();
+    let answer = carol.post("v3/keys/query", json!({ "device_keys": wanted })).await;
+    assert!(!answer.headers.contains_key("content-length"), "it is sent as it is read");
+    let answer = answer.ok();
+    assert_eq!(answer["device_keys"], Value::Object(expected));
+    assert_eq!(answer["failures"], json!({}));
+    assert_eq!(answer["master_keys"], json!({}));
+}
+
+#[tokio::test]
 async fn what_is_asked_for_is_checked_and_bounded() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;

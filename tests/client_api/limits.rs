@@ -3,7 +3,10 @@
 use causerie::config::{Config, RateLimit, RateLimitsConfig};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestServer, TestUser};
+use crate::{
+    harness::{Answer, TestServer, TestUser},
+    keys::{DeviceSigner, upload},
+};
 
 const LIMITED: (u16, &str) = (429, "M_LIMIT_EXCEEDED");
 
@@ -31,6 +34,15 @@ async fn limited(limit: fn(&mut RateLimitsConfig) -> &mut RateLimit, burst: u32)
 
 async fn act(server: &TestServer, user: &TestUser, room: &str, what: &str, body: Value) -> Answer {
     server.post(&format!("v3/rooms/{room}/{what}"), body).token(&user.token).send().await
+}
+
+/// Somebody who is not there.
+fn nobody(number: usize) -> TestUser {
+    TestUser {
+        user_id: format!("@nobody{number}:example.org").try_into().unwrap(),
+        device_id: "D".to_owned(),
+        token: String::new(),
+    }
 }
 
 async fn put_member(
@@ -118,4 +130,118 @@ async fn searches_for_users_have_a_limit_of_their_own() {
     search().await.ok();
     search().await.ok();
     assert_eq!(search().await.outcome(), LIMITED);
+}
+
+/// Sends a message to all devices of each of these users.
+async fn tell(
+    server: &TestServer,
+    from: &TestUser,
+    (kind, id): (&str, &str),
+    to: &[&TestUser],
+) -> Answer {
+    let messages = to.iter().map(|user| (user.user_id.to_string(), json!({ "*": {} })));
+    let body = json!({ "messages": messages.collect::<serde_json::Map<_, _>>() });
+    server.put(&format!("v3/sendToDevice/{kind}/{id}"), body).token(&from.token).send().await
+}
+
+#[tokio::test]
+async fn messages_to_devices_count_by_the_device() {
+    let server = limited(|limits| &mut limits.to_device_messages, 6).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let carol = server.register("carol").await;
+    for _ in 0..3 {
+        server.login("bob").await;
+    }
+    let send = async |id: &str, to: &[&TestUser]| tell(&server, &alice, ("m.x", id), to).await;
+    send("1", &[&bob]).await.ok();
+    // The same again is answered from the first, and a refusal costs nothing.
+    for _ in 0..3 {
+        send("1", &[&bob]).await.ok();
+        let refused = send("2", &[&bob]).await;
+        assert_eq!(refused.outcome(), LIMITED);
+        assert!(refused.body["retry_after_ms"].as_u64() > Some(0), "{}", refused.body);
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    send("3", &[&alice, &carol]).await.ok();
+    // Whoever has no device counts too: he has to be looked for.
+    assert_eq!(send("4", &[&nobody(0)]).await.outcome(), LIMITED);
+    send("1", &[&bob]).await.ok();
+    tell(&server, &carol, ("m.x", "1"), &[&bob]).await.ok();
+    let told = server.get("v3/sync").token(&bob.token).send().await.ok();
+    assert_eq!(
+        told["to_device"]["events"].as_array().unwrap().len(),
+        2,
+        "what was refused was not sent"
+    );
+}
+
+#[tokio::test]
+async fn a_request_to_more_devices_than_all_may_get_passes_at_first() {
+    let server = limited(|limits| &mut limits.to_device_messages, 2).await;
+    let alice = server.register("alice").await;
+    let others: Vec<_> = (0..5).map(nobody).collect();
+    let others: Vec<_> = others.iter().collect();
+    tell(&server, &alice, ("m.x", "1"), &others).await.ok();
+    assert_eq!(tell(&server, &alice, ("m.x", "2"), &others[..1]).await.outcome(), LIMITED);
+}
+
+#[tokio::test]
+async fn a_room_of_five_hundred_devices_is_never_slowed() {
+    let server = TestServer::with(|config: &mut Config| config.rate_limits.enabled = true).await;
+    let alice = server.register("alice").await;
+    let members: Vec<_> = (0..500).map(nobody).collect();
+    // The keys of twenty such rooms, as clients send them: so many devices with each request.
+    for room in 0..20 {
+        for (part, members) in members.chunks(20).enumerate() {
+            let members: Vec<_> = members.iter().collect();
+            let id = format!("{room}-{part}");
+            tell(&server, &alice, ("m.room.encrypted", &id), &members).await.ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn t65_keys_are_asked_for_so_often_but_of_own_devices_always() {
+    let server = limited(|limits| &mut limits.key_requests, 3).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let ask =
+        async |id: &str, kind: &str, to: &[&TestUser]| tell(&server, &alice, (kind, id), to).await;
+    for number in 0..10 {
+        ask(&number.to_string(), "m.room_key_request", &[&alice]).await.ok();
+        ask(&number.to_string(), "m.secret.request", &[&alice]).await.ok();
+        ask(&number.to_string(), "m.room.encrypted", &[&bob]).await.ok();
+    }
+    ask("a", "m.room_key_request", &[&alice, &bob]).await.ok();
+    ask("a", "m.secret.request", &[&bob]).await.ok();
+    ask("b", "m.room_key_request", &[&bob]).await.ok();
+    for kind in ["m.room_key_request", "m.secret.request"] {
+        assert_eq!(ask("c", kind, &[&bob]).await.outcome(), LIMITED);
+    }
+    ask("b", "m.room_key_request", &[&bob]).await.ok();
+    ask("c", "m.room_key_request", &[&alice]).await.ok();
+}
+
+#[tokio::test]
+async fn changes_of_devices_that_others_are_told_are_limited() {
+    let server = limited(|limits| &mut limits.device_list_changes, 3).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let signer = DeviceSigner::new(&alice);
+    let keys = json!({ "device_keys": signer.device_keys() });
+    let path = format!("v3/devices/{}", alice.user.device_id);
+    alice.post("v3/keys/upload", keys.clone()).await.ok();
+    alice.put(&path, json!({ "display_name": "Phone" })).await.ok();
+    alice.post("v3/keys/signatures/upload", json!({})).await.ok();
+    for answer in [
+        alice.post("v3/keys/upload", keys).await,
+        alice.put(&path, json!({ "display_name": "Telephone" })).await,
+        alice.post("v3/keys/signatures/upload", json!({})).await,
+        alice.post("v3/keys/device_signing/upload", json!({})).await,
+    ] {
+        assert_eq!(answer.outcome(), LIMITED);
+    }
+    // What nobody else is told is free, and so is another user.
+    for id in ["a", "b", "c", "d"] {
+        upload(&alice, json!({ "one_time_keys": signer.one_time_keys(&[id]) })).await;
+    }
+    upload(&bob, json!({ "device_keys": DeviceSigner::new(&bob).device_keys() })).await;
 }

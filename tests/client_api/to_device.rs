@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use causerie::storage::schema::{
-    encryption::{DEHYDRATED_DEVICES, TO_DEVICE, TO_DEVICE_COUNTS, TO_DEVICE_TRANSACTIONS},
+    encryption::{
+        DEHYDRATED_DEVICES, TO_DEVICE, TO_DEVICE_COUNTS, TO_DEVICE_SIZES, TO_DEVICE_TRANSACTIONS,
+    },
     users::DeviceKey,
 };
 use http::Method;
@@ -12,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Client, TestServer, text};
 
-/// How many messages are stored for a user's device, and how many are counted.
+/// How many messages are stored for a user's device, and how many are counted. Their bytes are
+/// counted as they are stored.
 pub(crate) fn stored(client: &Client<'_>) -> (usize, i64) {
     let device = (client.id().to_owned(), client.user.device_id.clone());
     let reader = client.server.server.store.reader();
@@ -20,6 +23,9 @@ pub(crate) fn stored(client: &Client<'_>) -> (usize, i64) {
         .scan(&TO_DEVICE, &TO_DEVICE.prefix(&device), Direction::Forward, usize::MAX)
         .unwrap();
     let key = DeviceKey { user_id: device.0, device_id: device.1 };
+    let size: usize = rows.iter().map(|(_, event)| event.len()).sum();
+    let counted = reader.get(&TO_DEVICE_SIZES, &key).unwrap().unwrap_or_default();
+    assert_eq!(counted, i64::try_from(size).unwrap());
     (rows.len(), reader.get(&TO_DEVICE_COUNTS, &key).unwrap().unwrap_or_default())
 }
 

@@ -116,6 +116,43 @@ async fn t91_a_device_that_fetches_nothing_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn t91_a_device_has_only_so_many_bytes() {
+    let server = TestServer::with(|config| {
+        config.encryption.waiting_messages_size_bytes_max = 160_000;
+    })
+    .await;
+    let (alice, phone) = (server.client("alice").await, server.device_of("alice").await);
+    let bob = server.client("bob").await;
+    let large = |client: &Client<'_>, number: usize| {
+        let content = json!({ "n": number, "x": "x".repeat(50_000) });
+        json!({ client.id(): { &client.user.device_id: content } })
+    };
+    for number in 0..3 {
+        put(&bob, &number.to_string(), large(&alice, number)).await.ok();
+    }
+    assert_eq!(put(&bob, "3", large(&alice, 3)).await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    // What is small has its place still, and the other device all of its own.
+    tell(&bob, &alice, 4).await;
+    put(&bob, "5", large(&phone, 5)).await.ok();
+    assert_eq!((stored(&alice), stored(&phone)), ((4, 4), (1, 1)));
+
+    let (alice, bob) = (alice.user.clone(), bob.user.clone());
+    let server = server.restart().await;
+    let alice = Client { server: &server, user: alice };
+    let bob = Client { server: &server, user: bob };
+    assert_eq!(put(&bob, "3", large(&alice, 3)).await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    let told = alice.sync(None).await;
+    assert_eq!(numbers(&told["to_device"]["events"]), [0, 1, 2, 4]);
+    alice.sync(Some(&text(&told["next_batch"]))).await;
+    stores(&alice, 0).await;
+    for number in 6..9 {
+        put(&bob, &number.to_string(), large(&alice, number)).await.ok();
+    }
+    assert_eq!(put(&bob, "9", large(&alice, 9)).await.outcome(), (429, "M_LIMIT_EXCEEDED"));
+    assert_eq!(stored(&alice), (3, 3), "exactly as many as before");
+}
+
+#[tokio::test]
 async fn t91_ten_thousand_wait_and_none_is_lost() {
     let server = TestServer::new().await;
     let (alice, bob) = (server.client("alice").await, server.client("bob").await);

@@ -187,7 +187,9 @@ impl TestServer {
         config.media.thumbnail_program = Some(env!("CARGO_BIN_EXE_causerie").into());
         change(&mut config);
         let start = MilliSecondsSinceUnixEpoch(1_800_000_000_000_u64.try_into().unwrap());
-        Self::build(config, store, Clock::manual(start), media_folder).await
+        let built = Self::build(config, store, Clock::manual(start), media_folder).await;
+        built.server.work();
+        built
     }
 
     /// The same server, stopped and started again with other settings.
@@ -196,6 +198,17 @@ impl TestServer {
         let (mut config, store) = ((*server.config).clone(), server.store.clone());
         change(&mut config);
         // The tasks end with the last handle.
+        drop((app, server));
+        let built = Self { transactions, ..Self::build(config, store, clock, media_folder).await };
+        built.server.work();
+        built
+    }
+
+    /// The same server, stopped and started again, which does nothing but answer. Before a restart it
+    /// is one that crashes right after what it answered.
+    pub(crate) async fn idle(self) -> Self {
+        let Self { app, server, clock, transactions, media_folder } = self;
+        let (config, store) = ((*server.config).clone(), server.store.clone());
         drop((app, server));
         Self { transactions, ..Self::build(config, store, clock, media_folder).await }
     }
@@ -208,7 +221,6 @@ impl TestServer {
     ) -> Self {
         let built = Server::build(Arc::new(config), store, clock.clone()).await;
         let server = built.expect("a server is built on an empty store");
-        server.work();
         let app = server.app(Serves::Both);
         Self { app, server, clock, transactions: AtomicU64::new(0), media_folder }
     }

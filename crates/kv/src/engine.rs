@@ -72,6 +72,8 @@ pub struct IoFault(Arc<Faults>);
 struct Faults {
     conflicts: AtomicU32,
     writes: AtomicU32,
+    /// The writes that pass before any is failed.
+    passing: AtomicU32,
     syncs: AtomicU32,
     disk_full: AtomicBool,
 }
@@ -93,6 +95,12 @@ impl IoFault {
         self.0.writes.store(count, Relaxed);
     }
 
+    /// Lets `passing` writes pass and fails the next one, as [`IoFault::fail_writes`] does.
+    pub fn fail_write_after(&self, passing: u32) {
+        self.0.passing.store(passing, Relaxed);
+        self.0.writes.store(1, Relaxed);
+    }
+
     /// Fails the next `count` syncs.
     pub fn fail_syncs(&self, count: u32) {
         self.0.syncs.store(count, Relaxed);
@@ -111,7 +119,7 @@ impl IoFault {
         if self.0.disk_full.load(Relaxed) {
             return Err(Fault::Temporary("No space left on device (injected)".to_owned()));
         }
-        if take(&self.0.writes) {
+        if !take(&self.0.passing) && take(&self.0.writes) {
             return Err(Fault::Io("write error (injected)".to_owned()));
         }
         if sync && take(&self.0.syncs) {

@@ -157,6 +157,10 @@ fn limits_that_make_no_sense_are_refused() {
             Box::new(|c| c.encryption.qr_login = true),
         ),
         (
+            "`encryption.waiting_messages_size_bytes_max` is less than 131072",
+            Box::new(|c| c.encryption.waiting_messages_size_bytes_max = 64 * 1024),
+        ),
+        (
             "`encryption.backup_key_size_bytes_max` is more than 98304",
             Box::new(|c| c.encryption.backup_key_size_bytes_max = 100_000),
         ),

@@ -16,7 +16,7 @@ use ruma::{RoomId, UserId};
 
 use super::existing;
 use crate::{
-    encryption::Encryption,
+    encryption::{Encryption, PagedJson},
     error::ApiError,
     storage::{
         rows::encryption::BackupKeyRow,
@@ -26,20 +26,6 @@ use crate::{
 
 /// When a page is full.
 const PAGE_BYTES: usize = 256 * 1024;
-
-/// Keys as JSON.
-pub struct BackupJson {
-    /// The first page.
-    pub first: Bytes,
-    /// What comes after it.
-    pub rest: Option<BoxStream<'static, Result<Bytes, ApiError>>>,
-}
-
-impl std::fmt::Debug for BackupJson {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("BackupJson")
-    }
-}
 
 /// Whose keys are written.
 #[derive(Clone)]
@@ -89,7 +75,7 @@ impl Encryption {
         user_id: &UserId,
         version: &str,
         room_id: Option<&RoomId>,
-    ) -> Result<BackupJson, ApiError> {
+    ) -> Result<PagedJson, ApiError> {
         let wanted = Wanted {
             user: user_id.to_string(),
             version: version.to_owned(),
@@ -110,7 +96,7 @@ impl Encryption {
                 }
             }))
         });
-        Ok(BackupJson { first: json.into(), rest })
+        Ok(PagedJson { first: json.into(), rest })
     }
 }
 

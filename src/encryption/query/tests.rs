@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    answer::{write_devices, write_end},
+    *,
+};
 
 fn signed_by(signer: &str, key_id: &str, signature: &str) -> Signatures {
     let keys = BTreeMap::from([(key_id.to_owned(), signature.to_owned())]);
@@ -51,7 +54,18 @@ fn an_answer_is_json() {
             ..CrossSigningKeys::default()
         },
     };
-    assert_eq!(value(&answer(&[]))["device_keys"], json!({}));
+    let answer = |pages: &[&[UserKeys]]| {
+        let (mut out, mut written, mut cross_signing) = (Vec::new(), 0, Vec::new());
+        for users in pages {
+            write_devices(&mut out, written, users);
+            written += users.len();
+            let keys = users.iter().map(|user| (user.user_id.clone(), user.cross_signing.clone()));
+            cross_signing.extend(keys);
+        }
+        write_end(&mut out, &cross_signing);
+        value(&out)
+    };
+    assert_eq!(answer(&[&[]])["device_keys"], json!({}));
     let devices = vec![("D\"".to_owned(), b"{}".to_vec()), ("E".to_owned(), b"{}".to_vec())];
     let users = [user("@a:hs1", devices), user("@b:hs1", Vec::new())];
     let expected = json!({
@@ -61,5 +75,6 @@ fn an_answer_is_json() {
         "self_signing_keys": {},
         "user_signing_keys": {},
     });
-    assert_eq!(value(&answer(&users)), expected);
+    assert_eq!(answer(&[&users]), expected);
+    assert_eq!(answer(&[&users[..1], &users[1..]]), expected);
 }

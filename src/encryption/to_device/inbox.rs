@@ -6,10 +6,10 @@ use kv::{Batch, CommitError, Direction, Durability, KeyRange, Position, Reader};
 use serde_json::value::RawValue;
 
 use crate::{
-    encryption::{ATTEMPTS, Encryption, busy},
+    encryption::{ATTEMPTS, Encryption, busy, to_device::Queued},
     error::ApiError,
     storage::schema::{
-        encryption::{TO_DEVICE, TO_DEVICE_COUNTS, ToDeviceKey},
+        encryption::{TO_DEVICE, ToDeviceKey},
         users::DeviceKey,
     },
 };
@@ -75,6 +75,8 @@ struct First {
     /// The first one of them.
     row: Option<(ToDeviceKey, Vec<u8>)>,
     others: Vec<ToDeviceKey>,
+    /// All of them.
+    queued: Queued,
 }
 
 impl Encryption {
@@ -90,15 +92,14 @@ impl Encryption {
         while conflicts < ATTEMPTS {
             let of_device = device.clone();
             let first = store.read(move |reader| first(reader, &of_device, until)).await?;
-            let First { row: Some((key, event)), others } = first else { return Ok(()) };
-            let count = 1 + i64::try_from(others.len()).map_err(ApiError::internal)?;
+            let First { row: Some((key, event)), others, queued } = first else { return Ok(()) };
             let mut batch = Batch::new();
             // They are removed from the first one on: while it is there, so are the others.
             batch.check(&TO_DEVICE, &key, Some(&event));
             for key in others.iter().chain([&key]) {
                 batch.delete(&TO_DEVICE, key);
             }
-            batch.add(&TO_DEVICE_COUNTS, device, -count);
+            queued.subtract(&mut batch, device);
             // What comes back after a power cut is removed the next time.
             match store.commit(batch, Durability::Buffered).await {
                 Ok(_) => {}
@@ -117,6 +118,7 @@ fn first(reader: &Reader<'_>, device: &DeviceKey, until: Position) -> Result<Fir
     }
     let range = between(device, Position::ZERO, until);
     reader.for_each(&TO_DEVICE, &range, Direction::Forward, |key, event| {
+        found.queued.count(&event);
         if found.row.is_none() {
             found.row = Some((key, event));
         } else {

@@ -183,6 +183,9 @@ pub const TO_DEVICE: Table<ToDeviceKey, Vec<u8>> = Table::new("to_device", US, 1
 /// How many messages wait for each device.
 pub const TO_DEVICE_COUNTS: Table<DeviceKey, i64> =
     Table::new("to_device_counts", US, 171, "encryption");
+/// How many bytes these messages have.
+pub const TO_DEVICE_SIZES: Table<DeviceKey, i64> =
+    Table::new("to_device_sizes", US, 176, "encryption");
 /// The transactions of the last days: the same again sends nothing.
 pub const TO_DEVICE_TRANSACTIONS: Table<ToDeviceTransactionKey, ()> =
     Table::new("to_device_transactions", US, 172, "encryption");

@@ -22,7 +22,6 @@ pub use self::{proof::ProvenEmail, templates::escape};
 use super::{
     accounts::{ATTEMPTS, busy, commit},
     grants::CLEARED_AT_ONCE,
-    login::limiter,
     now_ms, secret,
     third_party::ThirdPartyIds,
 };
@@ -106,9 +105,9 @@ impl Emails {
             server_name: config.server.name.to_string(),
             base_url: config.server.public_base_url.clone(),
             mailer: Mailer::new(&config.email),
-            by_client: limiter(limits.enabled, limits.email_requests),
-            by_address: limiter(limits.enabled, limits.email_requests),
-            confirmations: limiter(limits.enabled, limits.email_confirmations),
+            by_client: RateLimiter::of(limits, &limits.email_requests),
+            by_address: RateLimiter::of(limits, &limits.email_requests),
+            confirmations: RateLimiter::of(limits, &limits.email_confirmations),
         }))
     }
 

@@ -239,7 +239,7 @@ async fn changes_between_tokens_are_those_of_a_sync() {
     server.join(&room, &bob).await;
     let from = token(&server.sync(&alice, None).await);
     let changes = async |from: &str, to: &str| {
-        let lists = server.sync.key_changes(&alice.user_id, (from, to)).await.unwrap();
+        let lists = server.sync.key_changes(&alice.user_id, (from, to), || Ok(())).await.unwrap();
         (lists.changed, lists.left)
     };
     assert_eq!(changes(&from, &from).await, told(&[], &[]));
@@ -260,7 +260,8 @@ async fn changes_between_tokens_are_those_of_a_sync() {
     let future = format!("s{EPOCH:x}_99999");
     assert_eq!(changes(&from, &future).await, told(&[&bob], &[]));
     for (from, to) in [("", &*to), ("x", &to), (&from, "t1_2"), (&from, "")] {
-        let error = server.sync.key_changes(&alice.user_id, (from, to)).await.unwrap_err();
+        let error =
+            server.sync.key_changes(&alice.user_id, (from, to), || Ok(())).await.unwrap_err();
         assert_eq!((error.status.as_u16(), &*error.errcode), (400, "M_INVALID_PARAM"));
     }
 }

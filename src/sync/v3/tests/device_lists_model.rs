@@ -340,7 +340,7 @@ impl World {
     ) {
         let user_id = &self.clients[user].user_id;
         let sync = &self.server.sync;
-        let changes = sync.key_changes(user_id, (since, next)).await.unwrap();
+        let changes = sync.key_changes(user_id, (since, next), || Ok(())).await.unwrap();
         assert_eq!((&changes.changed, &changes.left), (&told.0, &told.1));
         let news = sync.everything(user_id).await.unwrap();
         let since = SyncToken::parse(since).unwrap().position;

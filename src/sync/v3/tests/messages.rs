@@ -39,7 +39,7 @@ impl Server {
                 transaction_id: format!("{number}"),
                 messages: BTreeMap::from([(target.user_id.clone(), contents)]),
             };
-            self.encryption.send_to_devices(outgoing).await.unwrap();
+            self.encryption.send_to_devices(outgoing, |_| Ok(())).await.unwrap();
         }
     }
 
