@@ -124,8 +124,7 @@ impl Server {
         let identity = identity::open(&store, name).await?;
         let interner = Interner::new(identity.interner);
         let signer = Arc::new(server_keys::open(&store, name, &clock).await?);
-        let egress = Egress::new(&config.egress)?;
-        let others = Federation::new(egress.clone(), signer.clone(), clock.clone());
+        let (egress, others) = reach(&config, &signer, &clock)?;
         let reach = (egress.clone(), others.clone());
         let media = Media::open(store.clone(), &config, reach, clock.clone()).await?;
         let rooms = Rooms::new(rooms::Parts {
@@ -222,7 +221,7 @@ impl Server {
         if serves.client() {
             router = router.merge(client_api::routes(self.client.clone()).into_router());
         }
-        if serves.federation() {
+        if serves.federation() && self.config.federation.enabled {
             router = router.merge(federation_api::routes(self.federation.clone()).into_router());
         }
         // Also where nothing else of the federation is answered.
@@ -290,6 +289,18 @@ impl Server {
         };
         Listener::bind(&listener.address, tls.as_ref(), settings).await
     }
+}
+
+/// The ways out: to any address, and to other servers.
+fn reach(
+    config: &Config,
+    signer: &Arc<Signer>,
+    clock: &Clock,
+) -> Result<(Egress, Federation), EgressStartError> {
+    let egress = Egress::new(&config.egress)?;
+    let whom = config.federation.clone();
+    let others = Federation::new(egress.clone(), whom, Arc::clone(signer), clock.clone());
+    Ok((egress, others))
 }
 
 fn federation_api(

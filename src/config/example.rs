@@ -15,6 +15,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("server", include_str!("server.rs")),
     ("database", include_str!("database.rs")),
     ("egress", include_str!("egress.rs")),
+    ("federation", include_str!("federation.rs")),
     ("appservices", include_str!("appservices.rs")),
     ("registration", include_str!("registration.rs")),
     ("login", include_str!("login.rs")),

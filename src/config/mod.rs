@@ -14,6 +14,7 @@ mod egress;
 mod email;
 mod encryption;
 mod error;
+mod federation;
 mod limits;
 mod load;
 mod logging;
@@ -50,6 +51,7 @@ pub use self::{
     email::EmailConfig,
     encryption::{EncryptedRooms, EncryptionConfig},
     error::ConfigError,
+    federation::FederationConfig,
     limits::LimitsConfig,
     logging::{LogFormat, LoggingConfig},
     login::LoginConfig,
@@ -80,6 +82,9 @@ pub struct Config {
     /// Where the server's own requests may go.
     #[serde(default)]
     pub egress: EgressConfig,
+    /// Which other servers there are for this one.
+    #[serde(default)]
+    pub federation: FederationConfig,
     /// Bridges, bots and the like.
     #[serde(default)]
     pub appservices: AppservicesConfig,
@@ -143,6 +148,7 @@ impl Config {
             server: ServerConfig::for_server(name),
             database: DatabaseConfig::default(),
             egress: EgressConfig::default(),
+            federation: FederationConfig::default(),
             appservices: AppservicesConfig::default(),
             registration: RegistrationConfig::default(),
             login: LoginConfig::default(),

@@ -28,6 +28,7 @@ use super::{
     server_keys::Signer,
 };
 use crate::{
+    config::FederationConfig,
     egress::{Call, Egress, EgressError, Incoming, Limits, Reach},
     time::Clock,
 };
@@ -47,6 +48,7 @@ pub struct Federation(pub(super) Arc<Parts>);
 pub(super) struct Parts {
     pub(super) egress: Egress,
     pub(super) discovery: Discovery,
+    config: FederationConfig,
     signer: Arc<Signer>,
     clock: Clock,
     peers: Cache<OwnedServerName, Arc<Peer>>,
@@ -72,6 +74,9 @@ struct Pause {
 /// Why another server gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FederationError {
+    /// The operator does not want it asked.
+    #[error("this server does not talk with {0}")]
+    NotAllowed(OwnedServerName),
     /// The server did not answer lately, and is not asked again so soon.
     #[error("the server did not answer lately and is left alone for {} s", .0.as_secs())]
     BackingOff(Duration),
@@ -99,8 +104,14 @@ struct MatrixError {
 
 impl Federation {
     /// Requests are signed by `signer`.
-    pub fn new(egress: Egress, signer: Arc<Signer>, clock: Clock) -> Self {
+    pub fn new(
+        egress: Egress,
+        config: FederationConfig,
+        signer: Arc<Signer>,
+        clock: Clock,
+    ) -> Self {
         Self(Arc::new(Parts {
+            config,
             discovery: Discovery::new(egress.clone(), clock.clone()),
             egress,
             signer,
@@ -108,6 +119,11 @@ impl Federation {
             peers: Cache::new(PEERS_MAX),
             key_fetches: Semaphore::new(FETCHES_AT_ONCE),
         }))
+    }
+
+    /// Whether this server talks with another at all.
+    pub fn allows(&self, server: &ServerName) -> bool {
+        self.0.config.allows(server)
     }
 
     /// Makes a signed request; gives its answer when that is 200.
@@ -142,6 +158,9 @@ impl Federation {
     ) -> Result<Incoming, FederationError> {
         if server == self.0.signer.server_name {
             return Err(FederationError::BadAnswer("it is this server itself"));
+        }
+        if !self.allows(server) {
+            return Err(FederationError::NotAllowed(server.to_owned()));
         }
         let peer = self.peer(server);
         peer.check(self.0.clock.monotonic())?;

@@ -29,7 +29,7 @@ use super::{
     server_keys::Signer,
 };
 use crate::{
-    config::EgressConfig,
+    config::{EgressConfig, FederationConfig},
     egress::{Egress, EgressError},
     time::Clock,
 };
@@ -53,9 +53,13 @@ fn signer() -> Arc<Signer> {
     Arc::new(Signer { server_name: server_name!("hs1").to_owned(), key_pair })
 }
 
+fn made(egress: Egress, signer: Arc<Signer>, clock: Clock) -> Federation {
+    Federation::new(egress, FederationConfig::default(), signer, clock)
+}
+
 fn federation() -> (Federation, Clock, Arc<Signer>) {
     let (clock, signer) = (clock(), signer());
-    (Federation::new(egress(), Arc::clone(&signer), clock.clone()), clock, signer)
+    (made(egress(), Arc::clone(&signer), clock.clone()), clock, signer)
 }
 
 /// What a router was asked.
@@ -345,7 +349,7 @@ async fn t102_no_name_leads_inside() {
         "0.0.0.0",
     ];
     for name in names {
-        let mut federation = Federation::new(egress.clone(), signer(), clock());
+        let mut federation = made(egress.clone(), signer(), clock());
         Arc::get_mut(&mut federation.0).unwrap().discovery.in_test(Dns::Fixed(vec![]), 1);
         let name = ServerName::parse(format!("{name}:{}", canary.port())).unwrap();
         let outcome = fetch(&federation, &name, "abc").await;
@@ -353,7 +357,7 @@ async fn t102_no_name_leads_inside() {
         assert!(blocked, "{name}: {outcome:?}");
     }
     // The same by a record, and by a port that speaks something else.
-    let mut federation = Federation::new(egress.clone(), signer(), clock());
+    let mut federation = made(egress.clone(), signer(), clock());
     let record = Target { host: "localhost".into(), port: canary.port() };
     Arc::get_mut(&mut federation.0).unwrap().discovery.in_test(Dns::Fixed(vec![record]), 1);
     for name in ["remote.test", "1.1.1.1:22"] {

@@ -17,6 +17,9 @@ impl ServerAuthenticator for FederationApi {
         server: &ServerName,
         key_id: &str,
     ) -> Result<Option<Base64>, ApiError> {
+        if !self.federation.allows(server) {
+            return Err(ApiError::forbidden(format!("This server does not talk with {server}")));
+        }
         self.federation.verify_key(server, key_id).await.map_err(|error| {
             ApiError::unauthorized(format!("The keys of {server} cannot be had: {error}"))
         })

@@ -149,6 +149,9 @@ fn refusal(origin: &str, error: &FederationError) -> ApiError {
         ApiError::new(status, "M_UNKNOWN", format!("The server {origin} {text}"))
     };
     match error {
+        FederationError::NotAllowed(_) => {
+            ApiError::not_found(format!("This server fetches no files of {origin}"))
+        }
         FederationError::Refused { errcode, .. } if errcode == "M_NOT_YET_UPLOADED" => {
             not_yet_uploaded()
         }

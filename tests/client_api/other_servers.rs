@@ -290,6 +290,26 @@ async fn files_of_users_are_given_to_servers_alone() {
 }
 
 #[tokio::test]
+async fn the_operator_says_whom_the_server_talks_with() {
+    let (evil, other) = (Evil::new().await, Evil::new().await);
+    let name = evil.name();
+    let server = TestServer::with(|config| {
+        config.egress.allowed_networks = vec!["127.0.0.1".parse().unwrap()];
+        config.egress.trusted_certificates = vec![authority()];
+        config.federation.allowed_servers = vec![name];
+    })
+    .await;
+    assert_eq!(evil.get(&server, FILE).await.outcome(), KNOWN);
+    assert_eq!(other.get(&server, FILE).await.outcome(), (403, "M_FORBIDDEN"));
+    let alice = server.client("alice").await;
+    let path = format!("v1/media/download/{}/abc", other.name());
+    assert_eq!(alice.get(&path).await.outcome(), KNOWN);
+    assert_eq!(other.origin.connections(), 0, "nobody asked it");
+    let server = TestServer::with(|config| config.federation.enabled = false).await;
+    assert_eq!(evil.get(&server, FILE).await.outcome(), (404, "M_UNRECOGNIZED"));
+}
+
+#[tokio::test]
 async fn one_server_may_not_ask_for_everything_at_once() {
     let server = TestServer::with(|config| {
         config.egress.allowed_networks = vec!["127.0.0.1".parse().unwrap()];
