@@ -20,7 +20,10 @@ use crate::{
     encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     error::ApiError,
-    federation::{client::Federation, server_keys},
+    federation::{
+        client::Federation,
+        server_keys::{self, Signer},
+    },
     federation_api::{self, FederationApi, ServerLimits},
     http::{
         App, AppSettings, ListenError, Listener, ListenerSettings, Route, TlsFiles, TrustedProxies,
@@ -168,14 +171,7 @@ impl Server {
             media: media.clone(),
             egress,
         });
-        let federation = Arc::new(FederationApi {
-            store: store.clone(),
-            signer,
-            federation: others,
-            media: media.clone(),
-            limits: ServerLimits::new(&config.rate_limits),
-            clock,
-        });
+        let federation = federation_api(&config, &store, (signer, others), &media, clock);
         Ok(Self {
             config,
             store,
@@ -294,6 +290,18 @@ impl Server {
         };
         Listener::bind(&listener.address, tls.as_ref(), settings).await
     }
+}
+
+fn federation_api(
+    config: &Config,
+    store: &Store,
+    (signer, federation): (Arc<Signer>, Federation),
+    media: &Media,
+    clock: Clock,
+) -> Arc<FederationApi> {
+    let (store, media) = (store.clone(), media.clone());
+    let limits = ServerLimits::new(&config.rate_limits);
+    Arc::new(FederationApi { store, signer, federation, media, limits, clock })
 }
 
 async fn start_presence(

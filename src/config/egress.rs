@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Network;
 
 /// Where requests may go that the server makes because a user or another server asked for it:
-/// previews of addresses, push gateways, files of other servers and the like. Without settings they reach public addresses
-/// only, never the networks that the server itself stands in.
+/// previews of addresses, push gateways, files of other servers and the like. Without settings they
+/// reach public addresses only, never the networks that the server itself stands in.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EgressConfig {

@@ -40,6 +40,9 @@ pub struct EncryptionConfig {
     /// The keys in a user's backup.
     pub backup_keys_max: u64,
 
+    /// The most that the keys in all backups of a user come to.
+    pub backup_size_bytes_max: u64,
+
     /// One key in a backup.
     pub backup_key_size_bytes_max: usize,
 }
@@ -69,6 +72,7 @@ impl Default for EncryptionConfig {
             waiting_messages_max: 10_000,
             waiting_messages_size_bytes_max: 64 * 1024 * 1024,
             backup_keys_max: 500_000,
+            backup_size_bytes_max: 1024 * 1024 * 1024,
             backup_key_size_bytes_max: 64 * 1024,
         }
     }

@@ -89,6 +89,7 @@ impl Encryption {
         let row = BackupVersionRow {
             etag: 0,
             count: 0,
+            size_bytes: 0,
             deleted: false,
             algorithm: wanted.algorithm.clone(),
             auth_data: wanted.auth_data.get().into(),
@@ -219,6 +220,7 @@ fn decide_deletion(reader: &Reader<'_>, key: &BackupVersionKey) -> Result<Option
         let nothing = BackupVersionRow {
             etag: 0,
             count: 0,
+            size_bytes: 0,
             deleted: true,
             algorithm: String::new(),
             auth_data: Vec::new(),

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     proto::rr::{RData, rdata::SRV},
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Services {
 
 impl Dns {
     pub(super) fn system() -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+        let resolver = TokioResolver::builder_tokio().and_then(ResolverBuilder::build);
         if let Err(error) = &resolver {
             tracing::warn!(%error, "the system's name servers are not known: servers that are \
                 named in SRV records alone will not be found");

@@ -110,13 +110,13 @@ async fn a_request_is_signed_for_its_destination() {
     assert_eq!(headers[header::HOST], origin.name().as_str());
     let mut request = http::Request::get(format!("https://unknown{target}")).body(Bytes::new());
     *request.as_mut().unwrap().headers_mut() = headers;
-    let signed = XMatrix::extract_from_http_headers(request.as_ref().unwrap().headers()).unwrap();
-    assert_eq!(signed.destination.as_ref(), Some(&origin.name()));
+    let proof = XMatrix::extract_from_http_headers(request.as_ref().unwrap().headers()).unwrap();
+    assert_eq!(proof.destination.as_ref(), Some(&origin.name()));
     let key = Base64::new(signer.key_pair.public_key().to_vec());
     let keys = PublicKeySet::from([("ed25519:1".to_owned(), key)]);
     let keys = PublicKeyMap::from([("hs1".to_owned(), keys)]);
-    signed.verify_http_request(request.as_ref().unwrap(), server_name!("hs1"), &keys).unwrap_err();
-    signed.verify_http_request(request.as_ref().unwrap(), &origin.name(), &keys).unwrap();
+    proof.verify_http_request(request.as_ref().unwrap(), server_name!("hs1"), &keys).unwrap_err();
+    proof.verify_http_request(request.as_ref().unwrap(), &origin.name(), &keys).unwrap();
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn files_are_bounded_and_broken_ones_refused() {
         .route(
             "/_matrix/federation/v1/media/download/{id}",
             get(|axum::extract::Path(id): axum::extract::Path<String>| async move {
-                let head = format!("--b\r\nContent-Type: application/json\r\n\r\n");
+                let head = "--b\r\nContent-Type: application/json\r\n\r\n".to_owned();
                 let body = match id.as_str() {
                     // Larger than its Content-Length would have to say.
                     "large" => return parts("a/b", &"x".repeat(200_000)).into_response(),

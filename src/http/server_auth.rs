@@ -105,12 +105,14 @@ fn shown(head: &Parts) -> Result<XMatrix, ApiError> {
     XMatrix::parse(quoted(text)).map_err(|error| unreadable(&error.to_string()))
 }
 
-/// The same with all values in quotes: older servers leave them out around colons, which the grammar
-/// of headers does not allow and the specification wants understood.
+/// The same with all values in quotes and one space behind the scheme: older servers leave quotes
+/// out around colons, which the grammar of headers does not allow and the specification wants
+/// understood; and ruma's parser knows one space alone.
 fn quoted(text: &str) -> String {
-    let mut with_quotes = String::with_capacity(text.len() + 8);
+    let (scheme, text) = text.split_once(' ').unwrap_or((text, ""));
+    let mut with_quotes = format!("{scheme} ");
     let (mut in_quotes, mut in_value, mut is_escaped) = (false, false, false);
-    let mut rest = text.chars().peekable();
+    let mut rest = text.trim_start_matches(' ').chars().peekable();
     while let Some(char) = rest.next() {
         if in_value && (char == ',' || char.is_ascii_whitespace()) {
             with_quotes.push('"');
@@ -169,8 +171,9 @@ mod tests {
             ("X-Matrix a=b:1,c=\"d,e=f\"", "X-Matrix a=\"b:1\",c=\"d,e=f\""),
             ("X-Matrix a=b: , c=d==", "X-Matrix a=\"b:\" , c=\"d==\""),
             (r#"X-Matrix a="b\"=c",d=e"#, r#"X-Matrix a="b\"=c",d="e""#),
-            ("X-Matrix a= b,c=,d", "X-Matrix a= b,c=,d"),
-            ("", ""),
+            ("X-Matrix   a= b,c=,d", "X-Matrix a= b,c=,d"),
+            ("X-Matrix", "X-Matrix "),
+            ("", " "),
         ] {
             assert_eq!(quoted(text), expected);
         }

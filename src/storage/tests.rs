@@ -612,6 +612,7 @@ fn backups(encodings: &mut Encodings) {
     let version = BackupVersionRow {
         etag: 3,
         count: 4,
+        size_bytes: 900,
         deleted: true,
         algorithm: "m.x".to_owned(),
         auth_data: b"{}".to_vec(),

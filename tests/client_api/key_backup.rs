@@ -335,6 +335,33 @@ async fn what_is_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn the_keys_in_all_backups_of_a_user_have_a_size() {
+    let server = TestServer::with(|config| config.encryption.backup_size_bytes_max = 2_500).await;
+    let alice = server.client("alice").await;
+    let first = new_version(&alice).await;
+    let large = || key(5, &"x".repeat(900));
+    for session in ["a", "b"] {
+        put_key(&alice, session, &first, large()).await.ok();
+    }
+    assert_eq!(put_key(&alice, "c", &first, large()).await.outcome(), (413, "M_TOO_LARGE"));
+    // What takes the place of another counts instead of it.
+    put_key(&alice, "a", &first, key(4, &"y".repeat(900))).await.ok();
+    put_key(&alice, "a", &first, key(3, "small")).await.ok();
+    put_key(&alice, "c", &first, large()).await.ok();
+    let second = new_version(&alice).await;
+    assert_eq!(put_key(&alice, "a", &second, large()).await.outcome(), (413, "M_TOO_LARGE"));
+    alice.delete(&keys_path(&[ROOM, "b"], &first)).await.ok();
+    put_key(&alice, "a", &second, large()).await.ok();
+    assert_eq!(put_key(&alice, "b", &second, large()).await.outcome(), (413, "M_TOO_LARGE"));
+    alice.delete(&format!("v3/room_keys/version/{first}")).await.ok();
+    put_key(&alice, "b", &second, large()).await.ok();
+    alice.delete(&keys_path(&[ROOM], &second)).await.ok();
+    for session in ["a", "b"] {
+        put_key(&alice, session, &second, large()).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn a_backup_is_the_users_own_and_survives_a_restart() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;

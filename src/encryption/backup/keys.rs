@@ -12,7 +12,7 @@ use ruma::{RoomId, UInt, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{existing, writable};
+use super::{VERSIONS_MAX, existing, writable};
 use crate::{
     encryption::{ATTEMPTS, Encryption, busy, commit},
     error::ApiError,
@@ -105,7 +105,7 @@ impl Encryption {
     ///
     /// # Errors
     /// `M_NOT_FOUND`, 403 `M_WRONG_ROOM_KEYS_VERSION`, 413 `M_TOO_LARGE` for a key that is too large
-    /// and for too many.
+    /// and for too many or too much.
     pub async fn add_backup_keys(
         &self,
         user_id: &UserId,
@@ -134,13 +134,13 @@ impl Encryption {
         version: &str,
         part: Vec<BackupKey>,
     ) -> Result<BackupState, ApiError> {
-        let count_max = self.0.config.backup_keys_max;
+        let config = &self.0.config;
+        let max = Sum { count: config.backup_keys_max, size_bytes: config.backup_size_bytes_max };
         let part = Arc::new(part);
         for _ in 0..ATTEMPTS {
             let wanted = (user_id.to_string(), version.to_owned());
             let part = part.clone();
-            let read =
-                self.0.store.read(move |reader| decide_upload(reader, &wanted, &part, count_max));
+            let read = self.0.store.read(move |reader| decide_upload(reader, &wanted, &part, max));
             let (batch, state) = read.await?;
             if batch.is_empty() || commit(&self.0.store, batch).await?.is_some() {
                 return Ok(state);
@@ -197,11 +197,12 @@ fn decide_upload(
     reader: &Reader<'_>,
     (user, version): &(String, String),
     part: &[BackupKey],
-    count_max: u64,
+    max: Sum,
 ) -> Result<(Batch, BackupState), ApiError> {
     let (version, row) = writable(reader, user, version)?;
     let mut batch = Batch::new();
-    let mut count = row.count;
+    let before = Sum::of(&row);
+    let mut sum = before;
     for BackupKey { room_id, session_id, row: new } in part {
         let (user_id, room_id) = (user.clone(), room_id.clone());
         let key = BackupKeyKey { user_id, version, room_id, session_id: session_id.clone() };
@@ -209,16 +210,25 @@ fn decide_upload(
         let old = reader.get(&BACKUP_KEYS, &key)?;
         if old.as_ref().is_none_or(|old| is_better(new, old)) {
             batch.put(&BACKUP_KEYS, &key, new);
-            count += u64::from(old.is_none());
+            if let Some(old) = &old {
+                sum.remove(&key, old);
+            }
+            sum.add(&key, new);
         }
     }
     if batch.is_empty() {
         return Ok((batch, BackupState::of(&row)));
     }
-    if count > count_max && count > row.count {
+    if sum.count > max.count && sum.count > before.count {
         return Err(ApiError::too_large("The backup has as many keys as it may have"));
     }
-    let state = put_counts(&mut batch, (user, version), row, count);
+    if sum.size_bytes > before.size_bytes {
+        let others = size_of_all(reader, user)?.saturating_sub(before.size_bytes);
+        if others.saturating_add(sum.size_bytes) > max.size_bytes {
+            return Err(ApiError::too_large("The backups are as large as they may be"));
+        }
+    }
+    let state = put_sum(&mut batch, (user, version), row, sum);
     Ok((batch, state))
 }
 
@@ -230,16 +240,16 @@ fn decide_removal(
 ) -> Result<(Batch, BackupState), ApiError> {
     let (version, row) = existing(reader, user, version)?;
     let mut batch = Batch::new();
-    let mut removed = 0;
+    let mut sum = Sum::of(&row);
     match which {
         WhichKeys::All => {
-            removed = row.count;
+            sum = Sum::default();
             batch.delete_range(&BACKUP_KEYS, BACKUP_KEYS.prefix(&(user.clone(), version)));
         }
         WhichKeys::Room(room_id) => {
             let range = BACKUP_KEYS.prefix(&(user.clone(), version, room_id.clone()));
-            reader.for_each(&BACKUP_KEYS, &range, Direction::Forward, |_, _| {
-                removed += 1;
+            reader.for_each(&BACKUP_KEYS, &range, Direction::Forward, |key, old| {
+                sum.remove(&key, &old);
                 ControlFlow::Continue(())
             })?;
             batch.delete_range(&BACKUP_KEYS, range);
@@ -247,29 +257,65 @@ fn decide_removal(
         WhichKeys::Session(room_id, session_id) => {
             let (user_id, room_id) = (user.clone(), room_id.clone());
             let key = BackupKeyKey { user_id, version, room_id, session_id: session_id.clone() };
-            removed = reader.contains(&BACKUP_KEYS, &key)?.into();
+            if let Some(old) = reader.get(&BACKUP_KEYS, &key)? {
+                sum.remove(&key, &old);
+            }
             batch.delete(&BACKUP_KEYS, &key);
         }
     }
-    if removed == 0 {
+    if sum.count == row.count {
         return Ok((Batch::new(), BackupState::of(&row)));
     }
-    let count = row.count.saturating_sub(removed);
-    let state = put_counts(&mut batch, (user, version), row, count);
+    let state = put_sum(&mut batch, (user, version), row, sum);
     Ok((batch, state))
 }
 
-fn put_counts(
+/// What the keys of all versions come to, in bytes.
+fn size_of_all(reader: &Reader<'_>, user: &String) -> Result<u64, kv::Error> {
+    let all = BACKUP_VERSIONS.prefix(user);
+    let rows = reader.scan(&BACKUP_VERSIONS, &all, Direction::Forward, VERSIONS_MAX)?;
+    Ok(rows.into_iter().fold(0, |size: u64, (_, row)| size.saturating_add(row.size_bytes)))
+}
+
+fn put_sum(
     batch: &mut Batch,
     (user, version): (&String, u64),
     row: BackupVersionRow,
-    count: u64,
+    Sum { count, size_bytes }: Sum,
 ) -> BackupState {
     let key = BackupVersionKey { user_id: user.clone(), version };
     batch.check(&BACKUP_VERSIONS, &key, Some(&row));
-    let row = BackupVersionRow { etag: row.etag.saturating_add(1), count, ..row };
+    let row = BackupVersionRow { etag: row.etag.saturating_add(1), count, size_bytes, ..row };
     batch.put(&BACKUP_VERSIONS, &key, &row);
     BackupState::of(&row)
+}
+
+/// How many keys there are, and what they come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    count: u64,
+    size_bytes: u64,
+}
+
+impl Sum {
+    fn of(row: &BackupVersionRow) -> Self {
+        Self { count: row.count, size_bytes: row.size_bytes }
+    }
+
+    fn add(&mut self, key: &BackupKeyKey, row: &BackupKeyRow) {
+        self.count = self.count.saturating_add(1);
+        self.size_bytes = self.size_bytes.saturating_add(size(key, row));
+    }
+
+    fn remove(&mut self, key: &BackupKeyKey, row: &BackupKeyRow) {
+        self.count = self.count.saturating_sub(1);
+        self.size_bytes = self.size_bytes.saturating_sub(size(key, row));
+    }
+}
+
+/// What a key counts for, in bytes.
+fn size(key: &BackupKeyKey, row: &BackupKeyRow) -> u64 {
+    (ROW_BYTES + key.room_id.len() + key.session_id.len() + row.session_data.len()) as u64
 }
 
 /// Whether a key takes the place of one that is there: the rules under the algorithm's "Storing".

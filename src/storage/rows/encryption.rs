@@ -53,6 +53,8 @@ pub struct BackupVersionRow {
     pub etag: u64,
     /// How many keys it holds.
     pub count: u64,
+    /// What they come to, in bytes.
+    pub size_bytes: u64,
     /// Whether it was deleted, so that nothing but its number is left.
     pub deleted: bool,
     /// The algorithm.
@@ -159,6 +161,7 @@ impl Value for BackupVersionRow {
         writer.u8(1);
         writer.u64(self.etag);
         writer.u64(self.count);
+        writer.u64(self.size_bytes);
         writer.u8(self.deleted.into());
         writer.bytes(self.algorithm.as_bytes());
         writer.raw(&self.auth_data);
@@ -169,6 +172,7 @@ impl Value for BackupVersionRow {
         Ok(Self {
             etag: reader.u64()?,
             count: reader.u64()?,
+            size_bytes: reader.u64()?,
             deleted: reader.u8()? != 0,
             algorithm: reader.string()?,
             auth_data: reader.rest().to_vec(),
