@@ -19,6 +19,7 @@ use http::{
     HeaderMap, Method, StatusCode,
     header::{AUTHORIZATION, COOKIE, LOCATION},
 };
+use quick_cache::sync::Cache;
 use tokio::time::Instant;
 use url::Url;
 
@@ -26,6 +27,7 @@ pub use self::route::Route;
 use self::{
     address::AddressFilter,
     resolve::{Blocked, Resolver},
+    route::Detour,
 };
 use crate::config::EgressConfig;
 
@@ -46,6 +48,7 @@ struct Clients {
     public: reqwest::Client,
     configured: reqwest::Client,
     servers: reqwest::Client,
+    detours: Cache<Arc<Detour>, reqwest::Client>,
 }
 
 /// Who chose where a request goes.
@@ -165,6 +168,7 @@ impl Egress {
             public: public.build()?,
             configured: configured.build()?,
             servers: servers.build()?,
+            detours: Cache::new(route::CLIENTS_MAX),
             filter,
             resolver,
             certificates,

@@ -20,6 +20,8 @@ use super::address::AddressFilter;
 
 /// How many names are looked up at once.
 const LOOKUPS_AT_ONCE: usize = 8;
+/// How many addresses of a name are kept: more are not tried.
+const ADDRESSES_MAX: usize = 16;
 
 /// A name that leads to an address that is not public.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +57,14 @@ impl Resolver {
     pub(super) async fn lookup(&self, host: &str) -> Result<Vec<SocketAddr>, LookupError> {
         let name = host.to_owned();
         let look = move || Ok((name.as_str(), 0).to_socket_addrs()?.collect());
-        let addresses: Vec<SocketAddr> = in_slot(Arc::clone(&self.slots), look).await?;
+        let mut addresses: Vec<SocketAddr> = in_slot(Arc::clone(&self.slots), look).await?;
         if addresses.is_empty() {
             return Err(io::Error::from(io::ErrorKind::NotFound).into());
         }
         if addresses.iter().any(|address| !self.filter.allows(address.ip())) {
             return Err(Blocked(host.to_owned()).into());
         }
+        addresses.truncate(ADDRESSES_MAX);
         Ok(addresses)
     }
 }

@@ -20,7 +20,10 @@ use ruma::{
     },
 };
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{
     discovery::{Discovered, Discovery, Way},
@@ -38,6 +41,10 @@ const PEERS_MAX: usize = 10_000;
 /// How long a server is left alone after it did not answer: at first, and at most.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_hours(1);
+/// How long a server may be looked for, and how long it may take until it begins to answer or says
+/// what is wrong, however long the rest may take.
+const DISCOVERY_DURATION_MAX: Duration = Duration::from_secs(20);
+const HEAD_DURATION_MAX: Duration = Duration::from_mins(1);
 /// What is read of an error.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
@@ -53,12 +60,15 @@ pub(super) struct Parts {
     clock: Clock,
     peers: Cache<OwnedServerName, Arc<Peer>>,
     key_fetches: Semaphore,
+    pub(super) head_duration_max: Duration,
 }
 
 /// What is known of another server.
 #[derive(Default)]
 pub(super) struct Peer {
-    pub(super) keys: tokio::sync::Mutex<RemoteKeys>,
+    pub(super) keys: Mutex<RemoteKeys>,
+    /// Held while the server is asked for its keys, so that this happens once.
+    pub(super) asking_keys: tokio::sync::Mutex<()>,
     /// Held while the server is looked for, so that this happens once.
     discovered: tokio::sync::Mutex<Discovered>,
     pause: Mutex<Pause>,
@@ -118,6 +128,7 @@ impl Federation {
             clock,
             peers: Cache::new(PEERS_MAX),
             key_fetches: Semaphore::new(FETCHES_AT_ONCE),
+            head_duration_max: HEAD_DURATION_MAX,
         }))
     }
 
@@ -149,8 +160,19 @@ impl Federation {
         self.send(server, request.map(Bytes::from), limits).await
     }
 
-    /// Sends a request to a server, whatever host its URL names.
+    /// Sends a request to a server, whatever host its URL names, unless it is left alone.
     pub(super) async fn send(
+        &self,
+        server: &ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Incoming, FederationError> {
+        self.peer(server).check(self.0.clock.monotonic())?;
+        self.send_anyway(server, request, limits).await
+    }
+
+    /// The same also to a server that is left alone: for what has a pause of its own.
+    pub(super) async fn send_anyway(
         &self,
         server: &ServerName,
         request: http::Request<Bytes>,
@@ -163,11 +185,21 @@ impl Federation {
             return Err(FederationError::NotAllowed(server.to_owned()));
         }
         let peer = self.peer(server);
-        peer.check(self.0.clock.monotonic())?;
         let answer = self.attempt(server, &peer, &request, limits).await;
         peer.note(&answer, self.0.clock.monotonic());
         let incoming = answer?;
-        if incoming.status == StatusCode::OK { Ok(incoming) } else { Err(refusal(incoming).await) }
+        if incoming.status == StatusCode::OK {
+            return Ok(incoming);
+        }
+        match timeout(self.0.head_duration_max, refusal(incoming)).await {
+            Ok(error) => Err(error),
+            Err(_elapsed) => Err(EgressError::Timeout.into()),
+        }
+    }
+
+    /// Says that a server has sent something, and has proven that it did: so it is there again.
+    pub fn heard_from(&self, server: &ServerName) {
+        *self.peer(server).pause.lock() = Pause::default();
     }
 
     /// Tries the ways to a server until one leads to an answer.
@@ -178,12 +210,25 @@ impl Federation {
         request: &http::Request<Bytes>,
         limits: Limits,
     ) -> Result<Incoming, FederationError> {
-        let ways = {
+        let elapsed = |_| FederationError::from(EgressError::Timeout);
+        let ways = timeout(DISCOVERY_DURATION_MAX, async {
             let mut discovered = peer.discovered.lock().await;
-            self.0.discovery.ways(server, &mut discovered).await?
-        };
+            self.0.discovery.ways(server, &mut discovered).await
+        });
+        let ways = ways.await.map_err(elapsed)??;
+        let head_duration_max = limits.duration_max.min(self.0.head_duration_max);
+        let answer = timeout(head_duration_max, self.first_answer(&ways, request, limits));
+        answer.await.map_err(elapsed)?
+    }
+
+    async fn first_answer(
+        &self,
+        ways: &[Way],
+        request: &http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Incoming, FederationError> {
         let mut outcome = Err(FederationError::BadAnswer("there is no way to it"));
-        for way in ways.iter() {
+        for way in ways {
             let answer = self.0.egress.open_by(&way.route, call(request, way, limits)?).await;
             let failed = matches!(answer, Err(EgressError::Failed(_)));
             outcome = answer.map_err(FederationError::from);
@@ -232,7 +277,7 @@ impl Peer {
     }
 
     /// Leaves the server alone if it did not answer.
-    fn note(&self, answer: &Result<Incoming, FederationError>, now: Duration) {
+    pub(super) fn note(&self, answer: &Result<Incoming, FederationError>, now: Duration) {
         match answer {
             // It may be there for others who ask, so this says nothing.
             Err(FederationError::Egress(EgressError::TooLarge)) => {}
@@ -249,8 +294,12 @@ impl Pause {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Twice as long as before, and up to a fourth more, so that not all come back at once.
+    /// Twice as long as before, and up to a fourth more, so that not all come back at once. Requests
+    /// that failed together count as one, or who sends many would have it left alone for long.
     fn lengthen(&mut self, now: Duration) {
+        if self.left(now).is_some() {
+            return;
+        }
         let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         let chance = getrandom::u32().unwrap_or_default() % 256;
         self.until = Some(now + pause + pause * chance / 1024);

@@ -1,7 +1,7 @@
 //! The keys that other servers sign with, as they publish them.
 //!
 //! A key is believed as long as its server says, and a week at most; half of that time later it is
-//! read again. That a server has no such key, or does not answer, is remembered too, so that
+//! read again, and what is not listed any more is not believed any more. That a server has no such key, or does not answer, is remembered too, so that
 //! requests with made-up names or keys cost little. Old keys sign no requests. Attack cases T07 to
 //! T09.
 //!
@@ -15,17 +15,20 @@ use ruma::{
     serde::Base64,
     signatures::{PublicKeyMap, PublicKeySet, verify_json},
 };
+use tokio::time::timeout;
 
-use super::client::{Federation, FederationError};
-use crate::egress::Limits;
+use super::client::{Federation, FederationError, Peer};
+use crate::egress::{EgressError, Limits};
 
 /// What bounds the answer of a server.
 const LIMITS: Limits =
     Limits { duration_max: Duration::from_secs(8), bytes_max: 64 * 1024, redirects_max: 0 };
 /// How many servers are asked at once.
 pub(super) const FETCHES_AT_ONCE: usize = 64;
-/// How many keys of a server are known.
-const KEYS_MAX: usize = 100;
+/// How many keys of a server are known, how long their ids and they themselves are, in bytes.
+const KEYS_MAX: usize = 16;
+const KEY_ID_BYTES_MAX: usize = 255;
+const KEY_BYTES: usize = 32;
 /// How long a key is believed at most.
 const VALIDITY_MAX: Duration = Duration::from_hours(7 * 24);
 /// How long a server is not asked again that has no such key or does not answer: at first, at most.
@@ -33,7 +36,7 @@ const PAUSE_MIN: Duration = Duration::from_mins(1);
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
 /// What is known of a server's keys.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RemoteKeys {
     keys: BTreeMap<String, VerifyKey>,
     /// By the monotonic clock.
@@ -57,28 +60,46 @@ impl Federation {
         key_id: &str,
     ) -> Result<Option<Base64>, FederationError> {
         let peer = self.peer(server);
-        // Held while the server is asked, so that this happens once.
-        let mut known = peer.keys.lock().await;
-        let (now_ms, monotonic) = self.now();
-        let key = known.valid(key_id, now_ms).cloned();
-        let is_fresh = key.as_ref().is_some_and(|key| now_ms < key.refresh_ts);
-        if is_fresh || known.not_before.is_some_and(|time| monotonic < time) {
-            return Ok(key.map(|key| key.key));
+        // What is known is answered at once, whatever others have asked for in this server's name.
+        let (known, is_settled) = self.known(&peer, key_id);
+        if is_settled {
+            return Ok(known);
         }
+        let _asking = match (peer.asking_keys.try_lock(), known) {
+            (Ok(asking), _) => asking,
+            (Err(_), Some(key)) => return Ok(Some(key)),
+            (Err(_), None) => peer.asking_keys.lock().await,
+        };
+        let (key, is_settled) = self.known(&peer, key_id);
+        if is_settled {
+            return Ok(key);
+        }
+        let (now_ms, monotonic) = self.now();
+        let known = peer.keys.lock().clone();
         match self.fetch_keys(server, &known, now_ms).await {
-            Ok(fetched) => {
-                known.keys.retain(|_, key| now_ms < key.valid_until_ts);
-                known.keys.extend(fetched);
-                known.failures = 0;
-                known.not_before = Some(monotonic + PAUSE_MIN);
-                Ok(known.valid(key_id, now_ms).map(|key| key.key.clone()))
+            Ok(keys) => {
+                let fetched =
+                    RemoteKeys { keys, not_before: Some(monotonic + PAUSE_MIN), failures: 0 };
+                let key = fetched.valid(key_id, now_ms).map(|key| key.key.clone());
+                *peer.keys.lock() = fetched;
+                Ok(key)
             }
             Err(error) => {
-                known.pause(monotonic);
+                peer.keys.lock().pause(monotonic);
                 tracing::debug!(%server, %error, "the keys of a server cannot be had");
-                key.map(|key| Some(key.key)).ok_or(error)
+                key.map(Some).ok_or(error)
             }
         }
+    }
+
+    /// The key as it is known, and whether its server need not be asked now.
+    fn known(&self, peer: &Peer, key_id: &str) -> (Option<Base64>, bool) {
+        let (now_ms, monotonic) = self.now();
+        let known = peer.keys.lock();
+        let key = known.valid(key_id, now_ms);
+        let is_fresh = key.is_some_and(|key| now_ms < key.refresh_ts);
+        let is_settled = is_fresh || known.not_before.is_some_and(|time| monotonic < time);
+        (key.map(|key| key.key.clone()), is_settled)
     }
 
     async fn fetch_keys(
@@ -87,11 +108,13 @@ impl Federation {
         known: &RemoteKeys,
         now_ms: u64,
     ) -> Result<BTreeMap<String, VerifyKey>, FederationError> {
-        let _slot = self.key_slot().await;
+        let slot = timeout(LIMITS.duration_max, self.key_slot()).await;
+        let _slot = slot.map_err(|_| EgressError::Timeout)?;
         let request = http::Request::get("/_matrix/key/v2/server").body(Bytes::new());
         let request =
             request.map_err(|_| FederationError::BadAnswer("a request to it cannot be written"))?;
-        let body = self.send(server, request, LIMITS).await?.rest().await?;
+        // A server that sends us something is there again, however long it was to be left alone.
+        let body = self.send_anyway(server, request, LIMITS).await?.rest().await?;
         let fetched = published(server, &body, now_ms).map_err(FederationError::BadAnswer)?;
         let differs = |(id, key): (&String, &VerifyKey)| {
             known.valid(id, now_ms).is_some_and(|known| known.key != key.key)
@@ -161,12 +184,15 @@ fn verify_keys(object: &CanonicalJsonObject) -> Result<PublicKeySet, &'static st
     }
     let mut keys = PublicKeySet::new();
     for (id, value) in listed {
+        // Those of other kinds may have any shape.
+        if !id.starts_with("ed25519:") {
+            continue;
+        }
         let text = value.as_object().and_then(|key| key.get("key")?.as_str());
         let key = text.and_then(|text| Base64::parse(text).ok());
-        let key = key.ok_or("one of its keys cannot be read")?;
-        if id.starts_with("ed25519:") {
-            keys.insert(id.clone(), key);
-        }
+        let key = key.filter(|key| key.as_bytes().len() == KEY_BYTES);
+        let key = key.filter(|_| id.len() <= KEY_ID_BYTES_MAX);
+        keys.insert(id.clone(), key.ok_or("one of its keys cannot be read")?);
     }
     Ok(keys)
 }

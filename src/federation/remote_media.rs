@@ -28,6 +28,7 @@ use ruma::{
     ServerName, api::federation::authenticated_media::get_content::v1 as get_content,
     http_headers::ContentDisposition,
 };
+use tokio::time::timeout;
 use url::Url;
 
 use super::client::{Federation, FederationError};
@@ -82,7 +83,11 @@ impl Federation {
         };
         let request = get_content::Request::new(media_id.to_owned());
         match self.request(origin, request, limits).await {
-            Ok(incoming) => self.open_parts(incoming, bytes_max).await,
+            Ok(incoming) => {
+                let file = self.open_parts(incoming, bytes_max);
+                let file = timeout(self.0.head_duration_max, file).await;
+                file.unwrap_or_else(|_| Err(EgressError::Timeout.into()))
+            }
             Err(FederationError::Refused { status: StatusCode::NOT_FOUND, errcode })
                 if errcode == "M_UNRECOGNIZED" || errcode.is_empty() =>
             {

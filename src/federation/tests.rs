@@ -12,13 +12,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use parking_lot::Mutex;
 use ruma::{
-    MilliSecondsSinceUnixEpoch, ServerName, UInt,
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, ServerName, UInt,
     api::federation::authentication::XMatrix,
     serde::Base64,
     server_name,
-    signatures::{Ed25519KeyPair, PublicKeyMap, PublicKeySet},
+    signatures::{Ed25519KeyPair, PublicKeyMap, PublicKeySet, sign_json},
 };
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::{
     client::{Federation, FederationError},
@@ -397,4 +398,169 @@ async fn a_delegation_is_kept_as_long_as_it_says_and_a_while_longer() {
     *fails.lock() = false;
     named.clock.advance(Duration::from_hours(2));
     assert_eq!(named.ways("localhost", &mut known).await, other);
+}
+
+/// A server that publishes keys as a test says, with those who ask held while a test wants that.
+#[derive(Clone, Default)]
+struct Publisher {
+    document: Arc<Mutex<Option<CanonicalJsonObject>>>,
+    is_asked: Arc<Notify>,
+    held: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Publisher {
+    async fn start(&self) -> Origin {
+        let router = Router::new().route("/_matrix/key/v2/server", get(published));
+        Origin::start(router.with_state(self.clone())).await
+    }
+
+    /// Publishes keys under these ids, all of them the same one, and others.
+    fn publish(&self, server: &ServerName, ids: &[&str], others: &serde_json::Value) {
+        let der = Ed25519KeyPair::generate();
+        let (_, version) = ids[0].split_once(':').unwrap();
+        let pair = Ed25519KeyPair::from_der(&der, version.to_owned()).unwrap();
+        let key = Base64::<ruma::serde::base64::Standard>::new(pair.public_key().to_vec());
+        let mut keys = others.clone();
+        for id in ids {
+            keys[*id] = json!({ "key": key });
+        }
+        let document = json!({
+            "server_name": server,
+            "verify_keys": keys,
+            "valid_until_ts": u64::from(u32::MAX) * 1000,
+        });
+        let mut document = serde_json::from_value(document).unwrap();
+        sign_json(server.as_str(), &pair, &mut document).unwrap();
+        *self.document.lock() = Some(document);
+    }
+}
+
+async fn published(State(publisher): State<Publisher>) -> impl IntoResponse {
+    publisher.is_asked.notify_one();
+    drop(publisher.held.lock().await);
+    serde_json::to_string(&*publisher.document.lock()).unwrap()
+}
+
+/// Attack case T07: a key that its server lists no more is not believed until it would expire.
+#[tokio::test]
+async fn t07_a_key_that_is_taken_back_is_believed_no_more() {
+    let publisher = Publisher::default();
+    let origin = publisher.start().await;
+    let (federation, clock, _) = federation();
+    let name = origin.name();
+    publisher.publish(&name, &["ed25519:1"], &json!({}));
+    assert!(federation.verify_key(&name, "ed25519:1").await.unwrap().is_some());
+    publisher.publish(&name, &["ed25519:2"], &json!({}));
+    clock.advance(Duration::from_secs(61));
+    assert!(federation.verify_key(&name, "ed25519:2").await.unwrap().is_some());
+    assert!(federation.verify_key(&name, "ed25519:1").await.unwrap().is_none());
+}
+
+/// Attack case T09: what a server publishes takes little memory, and other kinds do not matter.
+#[tokio::test]
+async fn t09_keys_are_few_and_short() {
+    let long = format!("ed25519:{}", "x".repeat(300));
+    let many: Vec<String> = (0..17).map(|number| format!("ed25519:{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let cases = [
+        (vec!["ed25519:1"], json!({ "other:1": { "shape": [1] } }), true),
+        (vec!["ed25519:1", &long], json!({}), false),
+        (vec!["ed25519:1"], json!({ "ed25519:2": { "key": "AAAA" } }), false),
+        (many, json!({}), false),
+    ];
+    for (ids, others, works) in cases {
+        let publisher = Publisher::default();
+        let origin = publisher.start().await;
+        let (federation, ..) = federation();
+        publisher.publish(&origin.name(), &ids, &others);
+        let outcome = federation.verify_key(&origin.name(), ids[0]).await;
+        assert_eq!(outcome.is_ok(), works, "{ids:?} {others}: {outcome:?}");
+    }
+}
+
+/// Whoever uses a server's name without its key does not keep that server waiting.
+#[tokio::test]
+async fn a_made_up_key_delays_no_real_one() {
+    let publisher = Publisher::default();
+    let origin = publisher.start().await;
+    let (federation, clock, _) = federation();
+    let name = origin.name();
+    publisher.publish(&name, &["ed25519:1"], &json!({}));
+    assert!(federation.verify_key(&name, "ed25519:1").await.unwrap().is_some());
+    publisher.is_asked.notified().await;
+    clock.advance(Duration::from_secs(61));
+    let held = publisher.held.lock().await;
+    let forged = tokio::spawn({
+        let (federation, name) = (federation.clone(), name.clone());
+        async move { federation.verify_key(&name, "ed25519:9").await }
+    });
+    publisher.is_asked.notified().await;
+    assert!(federation.verify_key(&name, "ed25519:1").await.unwrap().is_some());
+    assert!(!forged.is_finished());
+    drop(held);
+    assert!(forged.await.unwrap().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn requests_that_fail_together_count_as_one() {
+    let (federation, clock, _) = federation();
+    let name = ServerName::parse("127.0.0.1:1").unwrap();
+    let peer = federation.peer(&name);
+    for _ in 0..20 {
+        peer.note(&Err(EgressError::Timeout.into()), clock.monotonic());
+    }
+    clock.advance(Duration::from_secs(7));
+    let outcome = fetch(&federation, &name, "abc").await;
+    assert!(matches!(outcome, Err(FederationError::Egress(_))), "{outcome:?}");
+}
+
+/// A server that was away for long comes back: it is heard when it asks, and asked from then on.
+#[tokio::test]
+async fn a_server_that_is_left_alone_is_heard() {
+    let publisher = Publisher::default();
+    let origin = publisher.start().await;
+    let (federation, clock, _) = federation();
+    let name = origin.name();
+    publisher.publish(&name, &["ed25519:1"], &json!({}));
+    let fails = || {
+        let peer = federation.peer(&name);
+        peer.note(&Err(EgressError::Timeout.into()), clock.monotonic());
+    };
+    fails();
+    assert!(federation.verify_key(&name, "ed25519:1").await.unwrap().is_some());
+    let is_asked = async || {
+        let outcome = fetch(&federation, &name, "abc").await;
+        !matches!(outcome, Err(FederationError::BackingOff(_)))
+    };
+    assert!(is_asked().await);
+    // With a key that is known it is enough that it asks.
+    fails();
+    assert!(!is_asked().await);
+    federation.heard_from(&name);
+    assert!(is_asked().await);
+}
+
+/// A server that takes a request and says nothing keeps nobody for the time a large file may take.
+#[tokio::test]
+async fn a_server_that_never_begins_to_answer_is_given_up() {
+    let router = Router::new()
+        .route(
+            "/_matrix/federation/v1/media/download/head",
+            get(|| async {
+                std::future::pending::<()>().await;
+            }),
+        )
+        .fallback(|| async {
+            let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+            let headers = [(header::CONTENT_TYPE, "multipart/mixed; boundary=b")];
+            (headers, axum::body::Body::from_stream(never))
+        });
+    let origin = Origin::start(router).await;
+    for id in ["head", "parts"] {
+        let (mut federation, ..) = federation();
+        Arc::get_mut(&mut federation.0).unwrap().head_duration_max = Duration::from_millis(200);
+        let outcome = fetch(&federation, &origin.name(), id).await;
+        let timeout = matches!(outcome, Err(FederationError::Egress(EgressError::Timeout)));
+        assert!(timeout, "{id}: {outcome:?}");
+    }
 }

@@ -41,6 +41,9 @@ pub trait ServerAuthenticator: Send + Sync + 'static {
         server: &ServerName,
         key_id: &str,
     ) -> impl Future<Output = Result<Option<Base64>, ApiError>> + Send;
+
+    /// Another server has sent something, and proven that it did.
+    fn heard_from(&self, server: &ServerName);
 }
 
 impl OtherServer {
@@ -153,7 +156,9 @@ async fn verify<S: ServerAuthenticator>(
     *request.uri_mut() = head.uri.clone();
     signed
         .verify_http_request(&request, state.server_name(), &keys)
-        .map_err(|_| ApiError::unauthorized("The signature is not that of this request"))
+        .map_err(|_| ApiError::unauthorized("The signature is not that of this request"))?;
+    state.heard_from(&signed.origin);
+    Ok(())
 }
 
 #[cfg(test)]

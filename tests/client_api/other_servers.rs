@@ -161,6 +161,21 @@ async fn t01_to_t11_only_what_was_signed_is_answered() {
     assert_eq!(twice.also("authorization", &good).send().await.outcome(), UNAUTHORIZED);
 }
 
+/// Attack case T102: who uses the name of a server learns nothing of what names lead to here.
+#[tokio::test]
+async fn t102_nothing_is_told_of_our_network() {
+    let (server, evil) = (TestServer::new().await, Evil::new().await);
+    let proof = evil.proof(&Method::GET, FILE, "example.org");
+    for name in [evil.name().as_str(), "localhost:8448", "10.0.0.1:8448", "1.1.1.1:22"] {
+        let proof = proof.replace(evil.name().as_str(), name);
+        let answer = server.get(FILE).header("authorization", &proof).send().await;
+        assert_eq!(answer.outcome(), UNAUTHORIZED);
+        let expected = format!("The keys of {name} cannot be had: it cannot be reached");
+        assert!(answer.text.contains(&expected), "{}", answer.text);
+    }
+    assert_eq!(evil.origin.connections(), 0);
+}
+
 /// Attack case T10: forms that RFC 9110 allows.
 #[tokio::test]
 async fn t10_all_legal_forms_of_the_header_are_understood() {
