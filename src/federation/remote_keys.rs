@@ -1,9 +1,9 @@
 //! The keys that other servers sign with, as they publish them.
 //!
 //! A key is believed as long as its server says, and a week at most; half of that time later it is
-//! read again, and what is not listed any more is not believed any more. That a server has no such key, or does not answer, is remembered too, so that
-//! requests with made-up names or keys cost little. Old keys sign no requests. Attack cases T07 to
-//! T09.
+//! read again, and what is not listed any more is not believed any more. That a server has no such
+//! key, or does not answer, is remembered too, so that requests with made-up names or keys cost
+//! little. Old keys sign no requests. Attack cases T07 to T09.
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys>
 

@@ -34,6 +34,7 @@ impl ServerAuthenticator for FederationApi {
 /// may go, nor what names lead to in our network, and no words of others.
 fn told(error: &FederationError) -> String {
     match error {
+        FederationError::NotAllowed(_) => "it is not talked with".to_owned(),
         FederationError::BackingOff(_) => "it did not answer lately".to_owned(),
         FederationError::Egress(_) => "it cannot be reached".to_owned(),
         FederationError::Refused { status, .. } => format!("it answered {}", status.as_u16()),
