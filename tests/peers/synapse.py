@@ -171,9 +171,8 @@ def start_synapse(folder):
     return Server("Synapse", port, command, folder)
 
 
-def start_causerie(binary, folder):
+def start_causerie(binary, folder, port):
     """Starts Causerie with its data in a folder."""
-    port = free_port()
     tls = f'{{ certificate = "{HARNESS}/server.pem", key = "{HARNESS}/server.key" }}'
     settings = [
         f"server.name=localhost:{port}",
@@ -186,7 +185,10 @@ def start_causerie(binary, folder):
 
 
 def files(tally, origin, other):
-    """Files of users of one server are read by users of the other, who know their addresses."""
+    """Files of users of one server are read by users of the other, who know their addresses.
+
+    Gives a reader's token, and the address and content of a file that they have read.
+    """
     owner = origin.register(f"owner-{secrets.token_hex(4)}")
     reader = other.register(f"reader-{secrets.token_hex(4)}")
     names = f"{other.name} from {origin.name}"
@@ -199,8 +201,10 @@ def files(tally, origin, other):
     if origin.name != "Synapse":
         # Synapse leaves out both parts of the answer where the file is empty.
         cases.append((b"", "text/plain", "empty.txt"))
+    read = None
     for content, kind, name in cases:
         address = origin.upload(owner, content, kind, name)
+        read = read or address
         for attempt in ("first", "second"):
             path = f"/_matrix/client/v1/media/download/{address}"
             status, headers, body = other.ask("GET", path, token=reader)
@@ -218,6 +222,17 @@ def files(tally, origin, other):
     path = f"/_matrix/client/v1/media/download/{origin.server_name}/nosuchfile"
     status, _, body = other.ask("GET", path, token=reader)
     tally.check(status == 404, f"{names}: a file that is not there", (status, body[:200]))
+    return reader, read, large
+
+
+def after_a_kill(tally, causerie, reader, address, content):
+    """What was read is kept, though its server is gone; what was not is refused, with a reason."""
+    path = f"/_matrix/client/v1/media/download/{address}"
+    status, _, body = causerie.ask("GET", path, token=reader)
+    tally.check(status == 200 and body == content, "a copy outlives a kill", (status, body[:200]))
+    status, _, body = causerie.ask("GET", f"{path}x", token=reader)
+    holds = status == 502 and b"cannot be reached" in body
+    tally.check(holds, "a server that is gone is named", (status, body[:200]))
 
 
 def main():
@@ -232,12 +247,18 @@ def main():
             folder.mkdir()
         try:
             servers.append(start_synapse(folders[0]))
-            servers.append(start_causerie(binary, folders[1]))
+            servers.append(start_causerie(binary, folders[1], free_port()))
             for server in servers:
                 server.wait()
             synapse, causerie = servers
-            files(tally, synapse, causerie)
+            kept = files(tally, synapse, causerie)
             files(tally, causerie, synapse)
+            causerie.process.kill()
+            causerie.process.wait()
+            synapse.stop()
+            servers[1] = start_causerie(binary, folders[1], causerie.port)
+            servers[1].wait()
+            after_a_kill(tally, servers[1], *kept)
         finally:
             ended = [server.stop() for server in servers]
         tally.check(ended[-1] == 0, "Causerie ends by itself after SIGTERM", ended)

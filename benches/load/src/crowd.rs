@@ -37,14 +37,17 @@ pub(crate) async fn idle_polls(
         .flat_map(|person| vec![waiting(person); POLLS_PER_DEVICE])
         .take(count)
         .collect();
-    let opened = stream::iter(requests).map(|(token, path)| async move {
-        let mut client = Client::connect(address).await?;
-        client.authenticate(&token);
-        anyhow::Ok((client, path))
-    });
-    let clients: Vec<_> = opened.buffer_unordered(AT_ONCE).try_collect().await?;
+    // The server takes so many connections and no more, and ends those that ask nothing.
+    drop(people);
+    let mut opened = stream::iter(requests)
+        .map(|(token, path)| async move {
+            let mut client = Client::connect(address).await?;
+            client.authenticate(&token);
+            anyhow::Ok((client, path))
+        })
+        .buffer_unordered(AT_ONCE);
     let mut polls = JoinSet::new();
-    for (mut client, path) in clients {
+    while let Some((mut client, path)) = opened.try_next().await? {
         polls.spawn(async move { client.ask(Method::GET, &path, Bytes::new()).await });
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
