@@ -263,6 +263,7 @@ impl Server {
                 .await
                 .map_err(|error| StartError::Metrics(address, error))?;
             let stopped = stopped(stop.clone());
+            let metrics = metrics.with_store(self.store.clone());
             tasks.spawn(async move {
                 if let Err(error) = metrics::serve(metrics, listener, stopped).await {
                     tracing::error!(%error, "the metrics are served no more");

@@ -6,12 +6,29 @@
 use std::{fs, future::Future, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, routing};
+use kv::{Counters, Status, Store};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, sync::oneshot, time};
 
 const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
 const BUILD_INFO: &str = "causerie_build_info";
+const DATABASE_WRITABLE: &str = "database_writable";
 const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The name of a figure, what it says, and where it is found.
+type Figure = (&'static str, &'static str, fn(&Counters) -> u64);
+
+/// What the store counts.
+const DATABASE: [Figure; 8] = [
+    ("database_gets_total", "Rows looked up by their key", |c| c.gets),
+    ("database_seeks_total", "Range reads begun", |c| c.seeks),
+    ("database_rows_scanned_total", "Rows that range reads visited", |c| c.rows_scanned),
+    ("database_batches_total", "Batches committed", |c| c.batches),
+    ("database_groups_total", "Writes, each of one or more batches", |c| c.groups),
+    ("database_puts_total", "Rows written", |c| c.puts),
+    ("database_deletes_total", "Rows and ranges of rows removed", |c| c.deletes),
+    ("database_syncs_total", "Writes that waited for the disk", |c| c.syncs),
+];
 
 /// How often what histograms gathered is sorted into their buckets, which frees its memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,11 +58,30 @@ pub enum MetricsError {
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
+    store: Option<Store>,
 }
 
 impl Metrics {
+    /// With what the store counts: by itself, so it is asked when the figures are.
+    #[must_use]
+    pub fn with_store(self, store: Store) -> Self {
+        metrics::describe_gauge!(DATABASE_WRITABLE, "1 while the database takes writes, 0 if not");
+        for (name, meaning, _) in DATABASE {
+            metrics::describe_counter!(name, meaning);
+        }
+        Self { store: Some(store), ..self }
+    }
+
     /// All figures in the text format of Prometheus.
     pub fn render(&self) -> String {
+        if let Some(store) = &self.store {
+            let writable = store.status() == Status::Ready;
+            metrics::gauge!(DATABASE_WRITABLE).set(f64::from(u8::from(writable)));
+            let counters = store.counters();
+            for (name, _, count) in DATABASE {
+                metrics::counter!(name).absolute(count(&counters));
+            }
+        }
         if let Some(bytes) = resident_memory_bytes() {
             metrics::gauge!(RESIDENT_MEMORY).set(bytes);
         }
@@ -61,7 +97,7 @@ pub fn install() -> Result<Metrics, MetricsError> {
     metrics::describe_gauge!(RESIDENT_MEMORY, "Resident memory of the process");
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the label names the version");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(Metrics { handle })
+    Ok(Metrics { handle, store: None })
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -121,6 +157,7 @@ fn resident_kib(status: &str) -> Option<u32> {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use kv::{Batch, Durability};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -148,7 +185,9 @@ mod tests {
 
     #[tokio::test]
     async fn figures_are_served_until_the_end() {
-        let metrics = install().unwrap();
+        let store = Store::memory(&[]);
+        store.commit(Batch::new(), Durability::Synced).await.unwrap();
+        let metrics = install().unwrap().with_store(store);
         metrics::counter!("things_total").increment(3);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -162,8 +201,9 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-        for expected in [CONTENT, "things_total 3", "causerie_build_info{version=", RESIDENT_MEMORY]
-        {
+        let database = ["database_syncs_total 1", "database_writable 1"];
+        let process = [CONTENT, "things_total 3", "causerie_build_info{version=", RESIDENT_MEMORY];
+        for expected in database.iter().chain(&process) {
             assert!(answer.contains(expected), "{expected} is missing in {answer}");
         }
         stop.send(()).unwrap();
@@ -172,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_a_request_does_not_hold_up_the_end() {
-        let metrics = Metrics { handle: builder().unwrap().build_recorder().handle() };
+        let metrics = Metrics { handle: builder().unwrap().build_recorder().handle(), store: None };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

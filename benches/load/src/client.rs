@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -45,9 +45,25 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes)> {
+        self.exchange(method, &format!("/_matrix/client{path}"), body).await
+    }
+
+    /// What is answered to a GET of a path that is not of the client-server API; a 200.
+    pub(crate) async fn page(&mut self, path: &str) -> Result<String> {
+        let (status, answer) = self.exchange(Method::GET, path, Bytes::new()).await?;
+        ensure!(status == StatusCode::OK, "{path}: {status}");
+        Ok(String::from_utf8(answer.into())?)
+    }
+
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("/_matrix/client{path}"))
+            .uri(path)
             .header(header::HOST, self.address.to_string());
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, token);

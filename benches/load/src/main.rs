@@ -11,6 +11,7 @@ mod crowd;
 mod keys;
 mod measure;
 mod media;
+mod members;
 mod people;
 mod reads;
 mod report;
@@ -57,12 +58,9 @@ struct Options {
     /// process.
     #[arg(long, default_value_t = 10_000)]
     polls: usize,
-    /// Measures only what clients read, large files and idle polls.
-    #[arg(long)]
-    reads_only: bool,
-    /// Measures only what encryption asks for.
-    #[arg(long, conflicts_with = "reads_only")]
-    keys_only: bool,
+    /// Measures only a part.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// A further setting of the server.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -75,6 +73,17 @@ struct Options {
     /// Where the figures are written as JSON too.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// What encryption asks for.
+    Keys,
+    /// What clients read, large files and idle polls.
+    Reads,
+    /// What a message costs in a room of many.
+    Members,
 }
 
 impl Options {
@@ -99,16 +108,15 @@ async fn main() -> Result<()> {
 
 /// All there is to measure, on servers of our own.
 async fn of_binary(options: &Options, report: &mut Report) -> Result<()> {
-    if !options.reads_only {
-        of_keys(options, report).await?;
+    match options.only {
+        Some(Part::Keys) => return of_keys(options, report).await,
+        Some(Part::Reads) => return of_reads(options, report).await,
+        Some(Part::Members) => return of_members(options, report).await,
+        None => {}
     }
-    if options.keys_only {
-        return Ok(());
-    }
+    of_keys(options, report).await?;
     of_reads(options, report).await?;
-    if options.reads_only {
-        return Ok(());
-    }
+    of_members(options, report).await?;
     let mut server = Server::start(options, &[]).await?;
     report.section("start");
     report.figure("start-up on no data", server.ready.as_secs_f64() * 1_000.0, "ms");
@@ -156,6 +164,19 @@ async fn of_keys(options: &Options, report: &mut Report) -> Result<()> {
     report.rate("claim of a key of each", &outcome.claim);
     report.rate("a message to each", &outcome.fan_out);
     report.memory("resident", server.process.resident_bytes()?);
+    server.stop().await
+}
+
+/// What a message costs by the size of its room, on a server of its own.
+async fn of_members(options: &Options, report: &mut Report) -> Result<()> {
+    let server = members::Counted::start(options).await?;
+    for members in members::MEMBERS {
+        let (cost, filled) = server.cost(members).await?;
+        report.section(&format!("a room of {members} members of this server"));
+        report.figure("filled in", filled.as_secs_f64() * 1_000.0, "ms");
+        report.rate("a message", &cost.rate);
+        report.figure("written for each", cost.rows, "rows");
+    }
     server.stop().await
 }
 

@@ -29,7 +29,8 @@ impl Report {
 
     /// One plain figure.
     pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &str) {
-        let shown = if unit == "ms" { format!("{value:.1}") } else { format!("{value:.0}") };
+        let parts = ["ms", "rows"].contains(&unit);
+        let shown = if parts { format!("{value:.1}") } else { format!("{value:.0}") };
         self.line(name, &format!("{shown:>9} {unit}"));
         self.keep(name, json!({ "value": value, "unit": unit }));
     }
