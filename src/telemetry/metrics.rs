@@ -157,7 +157,7 @@ fn resident_kib(status: &str) -> Option<u32> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use kv::{Batch, Durability};
+    use kv::{Batch, ColumnFamily, Durability};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -185,7 +185,14 @@ mod tests {
 
     #[tokio::test]
     async fn figures_are_served_until_the_end() {
-        let store = Store::memory(&[]);
+        let family = ColumnFamily {
+            name: "rows",
+            index: 0,
+            block_size_bytes: 8192,
+            dense: false,
+            point_lookups: false,
+        };
+        let store = Store::memory(&[family]);
         store.commit(Batch::new(), Durability::Synced).await.unwrap();
         let metrics = install().unwrap().with_store(store);
         metrics::counter!("things_total").increment(3);
