@@ -90,7 +90,7 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(presence::set_presence)
         .add_raw(&Method::GET, voip::TURN_SERVER_PATHS, voip::get_turn_server_info)
         .add(rtc::get_transports)
-        .add_with(Options::DEFAULT.omit_nulls(), device::get_devices)
+        .add(device::get_devices)
         .add_with(Options::DEFAULT.omit_nulls(), device::get_device)
         .add_rendered(Options::DEFAULT, device::update_device)
         .add(device::delete_device)

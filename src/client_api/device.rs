@@ -22,6 +22,8 @@ use crate::{
 
 /// `GET /_matrix/client/v3/devices`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
+///
+/// What is not known of a device is `null`: matrix-nio takes no list that leaves it out.
 pub(super) async fn get_devices(
     app: Arc<ClientApi>,
     auth: Requester,
@@ -116,7 +118,8 @@ fn shown(known: KnownDevice) -> Device {
     let mut device = Device::new(known.device_id);
     device.display_name = known.row.display_name;
     device.last_seen_ip = known.seen.as_ref().map(|seen| seen.address.to_string());
-    device.last_seen_ts =
-        known.seen.map(|seen| MilliSecondsSinceUnixEpoch(UInt::new_saturating(seen.ts)));
+    // That it was made is the first that was seen of it.
+    let seen_ts = known.seen.map_or(known.row.created_ts, |seen| seen.ts);
+    device.last_seen_ts = Some(MilliSecondsSinceUnixEpoch(UInt::new_saturating(seen_ts)));
     device
 }

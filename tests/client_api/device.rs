@@ -23,6 +23,15 @@ async fn devices_are_listed_with_what_is_known_of_them() {
     assert_eq!(device["last_seen_ts"], json!(1_800_000_000_000_u64));
     let body = server.get("v3/devices").token(&alice.token).send().await.ok();
     assert_eq!(body["devices"][0]["device_id"], json!(alice.device_id));
+    // Clients are told also what is not known of a device, as of one that did nothing yet.
+    let idle = server.login("alice").await;
+    let body = server.get("v3/devices").token(&alice.token).send().await.ok();
+    let shown = body["devices"].as_array().unwrap();
+    let shown = shown.iter().find(|device| device["device_id"] == json!(idle.device_id)).unwrap();
+    assert_eq!(shown["last_seen_ts"], json!(1_800_000_000_000_u64));
+    for field in ["display_name", "last_seen_ip"] {
+        assert_eq!(shown.get(field), Some(&json!(null)), "{field}");
+    }
     let missing = server.get("v3/devices/NONE").token(&alice.token).send().await;
     assert_eq!(missing.outcome(), (404, "M_NOT_FOUND"));
 }

@@ -142,7 +142,10 @@ async fn the_old_addresses_are_frozen_unless_they_are_not() {
     let place = alice.upload("text/plain", "x").await;
     let path = format!("/_matrix/media/v3/download/{place}");
     assert_eq!(server.get(&path).send().await.outcome(), (404, "M_NOT_FOUND"));
-    assert_eq!(alice.get(&path).await.outcome(), (404, "M_NOT_FOUND"));
+    // Some clients say who they are there too.
+    assert_eq!(&alice.get(&path).await.bytes[..], b"x");
+    let unknown = server.get(&path).token("unknown").send().await;
+    assert_eq!(unknown.outcome(), (401, "M_UNKNOWN_TOKEN"));
 
     let server = TestServer::with(|config| config.media.legacy_unauthenticated = true).await;
     let alice = server.client("alice").await;

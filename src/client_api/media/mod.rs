@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::ThumbnailSize,
     error::ApiError,
-    http::{BODY_IDLE_MAX, Context, NoAuth, RawRequest, Requester, check_encoding},
+    http::{BODY_IDLE_MAX, Context, MaybeRequester, RawRequest, Requester, check_encoding},
     media::{self, Caller, Found, Media, NewMedia, Thumbnail, Wait, Wanted},
     storage::{rows::media::MediaKind, schema::media::MediaKey},
 };
@@ -120,14 +120,15 @@ pub async fn get_content(
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaid>
 ///
-/// Frozen unless the configuration says otherwise; never asks another server.
+/// For who says who they are, as [`get_content`]. For others it is frozen unless the configuration
+/// says otherwise, and never asks another server.
 pub async fn get_content_legacy(
     app: Arc<ClientApi>,
-    _auth: NoAuth,
+    auth: MaybeRequester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    let answer = match check_legacy(&app) {
-        Ok(()) => download(&app, &asked(request, None)).await,
+    let answer = match check_legacy(&app, &auth) {
+        Ok(()) => download(&app, &asked(request, auth.0.as_ref())).await,
         Err(error) => Err(error),
     };
     Ok(answer::contained(answer))
@@ -148,16 +149,20 @@ pub async fn get_content_thumbnail(
 /// `GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3thumbnailservernamemediaid>
 ///
-/// Frozen unless the configuration says otherwise; never asks another server.
+/// For who says who they are, as [`get_content_thumbnail`]. For others it is frozen unless the
+/// configuration says otherwise, and never asks another server.
 pub async fn get_content_thumbnail_legacy(
     app: Arc<ClientApi>,
-    _auth: NoAuth,
+    auth: MaybeRequester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     let address = Context::of(&request.head.extensions).address;
-    let may_make = || app.limits.thumbnails.check(address.limit_key());
-    let answer = match check_legacy(&app) {
-        Ok(()) => thumbnail(&app, &asked(request, None), may_make).await,
+    let may_make = || match &auth.0 {
+        Some(auth) => app.limits_of(auth).thumbnails.check(&auth.user_id),
+        None => app.limits.thumbnails.check(address.limit_key()),
+    };
+    let answer = match check_legacy(&app, &auth) {
+        Ok(()) => thumbnail(&app, &asked(request, auth.0.as_ref()), may_make).await,
         Err(error) => Err(error),
     };
     Ok(answer::contained(answer))
@@ -249,11 +254,11 @@ fn named(arguments: &[String]) -> Result<MediaKey, ApiError> {
     Media::key(argument(0), argument(1))
 }
 
-fn check_legacy(app: &ClientApi) -> Result<(), ApiError> {
-    if app.media.serves_unauthenticated() {
+fn check_legacy(app: &ClientApi, auth: &MaybeRequester) -> Result<(), ApiError> {
+    if auth.0.is_some() || app.media.serves_unauthenticated() {
         return Ok(());
     }
-    Err(ApiError::not_found("Files are given to those who say who they are alone"))
+    Err(ApiError::not_found("Files are given only to those who are logged in and say so"))
 }
 
 fn refuse_guests(auth: &Requester) -> Result<(), ApiError> {

@@ -52,6 +52,10 @@ async def register(tally, base_url, tag):
         stranger.client.login("not the password"), "M_FORBIDDEN", "a wrong password is refused"
     )
     second = await stranger.ask(stranger.client.login(PASSWORD), "alice logs in by password")
+    listed = await stranger.ask(stranger.client.devices(), "alice lists her devices, one unnamed")
+    tally.check(
+        second.device_id in {device.id for device in listed.devices}, "the new one is among them"
+    )
     tally.check(second.device_id != alice.client.device_id, "a second login is a second device")
     await stranger.ask(stranger.client.logout(), "the second device logs out")
     await stranger.client.close()
