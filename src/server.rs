@@ -151,8 +151,12 @@ impl Server {
         let presence = start_presence(&config, &store, (interner, &clock), &tasks).await?;
         let delayed_events = DelayedEvents::new(rooms.clone(), config.delayed_events.clone());
         let told = (typing.clone(), presence.clone());
-        let sync =
-            Sync::start((rooms.clone(), users.clone(), encryption.clone()), told, identity.epoch);
+        let sync = Sync::start(
+            (rooms.clone(), users.clone(), encryption.clone()),
+            told,
+            identity.epoch,
+            &config.limits,
+        );
         let client = Arc::new(ClientApi {
             config: config.clone(),
             users: users.clone(),

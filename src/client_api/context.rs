@@ -4,11 +4,15 @@
 
 use std::sync::Arc;
 
-use ruma::{api::client::context::get_context, assign, serde::Raw};
+use axum::response::Response;
+use ruma::api::client::context::get_context;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{
     ClientApi,
     extended::Extended,
+    raw::json,
     read_routes::{asker, bounded},
 };
 use crate::{
@@ -20,15 +24,27 @@ use crate::{
     },
 };
 
+/// The answer to [`get_context`].
+#[derive(Serialize)]
+struct ContextAnswer {
+    start: String,
+    end: String,
+    events_before: Vec<Box<RawValue>>,
+    event: Box<RawValue>,
+    events_after: Vec<Box<RawValue>>,
+    state: Vec<Box<RawValue>>,
+}
+
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidcontexteventid>
 ///
-/// At most `limits.context_events_max` events around the one.
+/// At most `limits.context_events_max` events around the one. Lists are there also when they are empty:
+/// many clients read them without asking.
 pub(super) async fn get_context(
     app: Arc<ClientApi>,
     auth: Requester,
     request: Extended<get_context::v3::Request, RelatedBy>,
-) -> Result<get_context::v3::Response, ApiError> {
+) -> Result<Response, ApiError> {
     let Extended { request, more: related } = request;
     let request = ContextRequest {
         room_id: request.room_id,
@@ -38,12 +54,12 @@ pub(super) async fn get_context(
         related,
     };
     let context = history::context(&app.rooms, asker(auth), request).await?;
-    Ok(assign!(get_context::v3::Response::new(), {
-        start: Some(context.start.to_string()),
-        end: Some(context.end.to_string()),
-        events_before: context.before.into_iter().map(Raw::from_json).collect(),
-        event: Some(Raw::from_json(context.event)),
-        events_after: context.after.into_iter().map(Raw::from_json).collect(),
-        state: context.state.into_iter().map(Raw::from_json).collect(),
-    }))
+    json(&ContextAnswer {
+        start: context.start.to_string(),
+        end: context.end.to_string(),
+        events_before: context.before,
+        event: context.event,
+        events_after: context.after,
+        state: context.state,
+    })
 }

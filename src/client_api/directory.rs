@@ -11,20 +11,20 @@ use ruma::{
     directory::{PublicRoomsChunk, RoomNetwork},
 };
 
-use super::{ClientApi, read_routes::bounded};
+use super::{
+    ClientApi,
+    read_routes::{bounded, token},
+};
 use crate::{
     error::ApiError,
     http::{MaybeRequester, Requester},
     rooms::published::{Published, PublishedRequest},
 };
 
-/// How many rooms a page has at most, and where nothing is said.
-const ROOMS_MAX: usize = 100;
-
 /// `GET /_matrix/client/v3/publicRooms`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms>
 ///
-/// At most 100 rooms a page. Without a login only where `rooms.directory_without_login` allows it.
+/// At most `limits.directory_page_rooms_max` rooms a page. Without a login only where `rooms.directory_without_login` allows it.
 pub(super) async fn get_public_rooms(
     app: Arc<ClientApi>,
     auth: MaybeRequester,
@@ -37,8 +37,8 @@ pub(super) async fn get_public_rooms(
     let request = PublishedRequest {
         term: None,
         types: Vec::new(),
-        since: request.since.as_deref().map(str::parse).transpose()?,
-        limit: limit(request.limit),
+        since: token(request.since.as_deref())?,
+        limit: limit(request.limit, &app),
         general: true,
         others: Vec::new(),
     };
@@ -54,7 +54,7 @@ pub(super) async fn get_public_rooms(
 /// `POST /_matrix/client/v3/publicRooms`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3publicrooms>
 ///
-/// At most 100 rooms a page. Rooms of a third-party network are those that its application service
+/// At most `limits.directory_page_rooms_max` rooms a page. Rooms of a third-party network are those that its application service
 /// lists.
 pub(super) async fn get_public_rooms_filtered(
     app: Arc<ClientApi>,
@@ -72,8 +72,8 @@ pub(super) async fn get_public_rooms_filtered(
     let wanted = PublishedRequest {
         term: request.filter.generic_search_term,
         types: request.filter.room_types,
-        since: request.since.as_deref().map(str::parse).transpose()?,
-        limit: limit(request.limit),
+        since: token(request.since.as_deref())?,
+        limit: limit(request.limit, &app),
         general,
         others,
     };
@@ -88,9 +88,10 @@ pub(super) async fn get_public_rooms_filtered(
 }
 
 /// Zero asks for as many as there are.
-fn limit(limit: Option<UInt>) -> usize {
-    match limit.map(|limit| bounded(limit, 0, ROOMS_MAX)) {
-        None | Some(0) => ROOMS_MAX,
+fn limit(limit: Option<UInt>, app: &ClientApi) -> usize {
+    let rooms_max = app.config.limits.directory_page_rooms_max;
+    match limit.map(|limit| bounded(limit, 0, rooms_max)) {
+        None | Some(0) => rooms_max,
         Some(limit) => limit,
     }
 }

@@ -81,10 +81,10 @@ pub(super) async fn get_keys(
 /// `POST /_matrix/client/v3/keys/claim`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysclaim>
 ///
-/// At most 10,000 devices.
+/// At most 10,000 devices. A user who takes too many keys gets 429, and none is taken.
 pub(super) async fn claim_keys(
     app: Arc<ClientApi>,
-    _auth: Requester,
+    auth: Requester,
     request: claim_keys::v3::Request,
 ) -> Result<Response, ApiError> {
     let mut wanted = Vec::new();
@@ -97,6 +97,7 @@ pub(super) async fn claim_keys(
             });
         }
     }
+    app.limits_of(&auth).key_claims.check_many(&auth.user_id, wanted.len() as u64)?;
     let claimed = app.encryption.claim_keys(wanted).await?;
     json(&claim_answer(claimed, app.config.server.name.as_str()))
 }

@@ -2,16 +2,19 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use axum::response::Response;
 use ruma::{
+    OwnedMxcUri,
     api::client::membership::{get_member_events, joined_members, joined_rooms},
-    assign,
     events::room::member::MembershipState,
     serde::Raw,
 };
+use serde::Serialize;
+use serde_json::json;
 
-use super::{ClientApi, read_routes::asker};
+use super::{ClientApi, raw::json, read_routes::asker};
 use crate::{
     error::ApiError,
     http::Requester,
@@ -44,23 +47,31 @@ fn known_membership(membership: &MembershipState) -> Result<Membership, ApiError
     }
 }
 
+/// A member as `/joined_members` shows it.
+#[derive(Serialize)]
+struct JoinedMember {
+    display_name: Option<String>,
+    avatar_url: Option<OwnedMxcUri>,
+}
+
 /// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidjoined_members>
+///
+/// A name that is not there is `null`: matrix-nio before 0.25 sends nothing into an encrypted room where
+/// it is left out.
 pub(super) async fn joined_members(
     app: Arc<ClientApi>,
     auth: Requester,
     request: joined_members::v3::Request,
-) -> Result<joined_members::v3::Response, ApiError> {
-    use joined_members::v3::RoomMember;
+) -> Result<Response, ApiError> {
     let members = members::joined_members(&app.rooms, auth.user_id, request.room_id).await?;
     let joined = members.into_iter().map(|(user_id, profile)| {
-        let member = assign!(RoomMember::new(), {
-            display_name: profile.displayname,
-            avatar_url: profile.avatar_url,
-        });
+        let member =
+            JoinedMember { display_name: profile.displayname, avatar_url: profile.avatar_url };
         (user_id, member)
     });
-    Ok(joined_members::v3::Response::new(joined.collect()))
+    let joined: BTreeMap<_, _> = joined.collect();
+    json(&json!({ "joined": joined }))
 }
 
 /// `GET /_matrix/client/v3/joined_rooms`

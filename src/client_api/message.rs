@@ -14,7 +14,7 @@ use ruma::{
 use super::{
     ClientApi,
     extended::Extended,
-    read_routes::{asker, bounded},
+    read_routes::{asker, bounded, token},
 };
 use crate::{
     error::ApiError,
@@ -37,8 +37,8 @@ pub(super) async fn get_message_events(
     let Extended { request, more: related } = request;
     let request = MessagesRequest {
         room_id: request.room_id,
-        from: request.from.as_deref().map(str::parse).transpose()?,
-        to: request.to.as_deref().map(str::parse).transpose()?,
+        from: token(request.from.as_deref())?,
+        to: token(request.to.as_deref())?,
         direction: match request.dir {
             Dir::Forward => Direction::Forward,
             Dir::Backward => Direction::Backward,

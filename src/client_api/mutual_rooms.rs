@@ -10,7 +10,7 @@ use ruma::{
     assign,
 };
 
-use super::ClientApi;
+use super::{ClientApi, read_routes::given};
 use crate::{error::ApiError, http::Requester, id::RoomNid, rooms::mutual::MutualRooms};
 
 /// How many rooms a page has.
@@ -53,7 +53,7 @@ async fn look_up(
     if user_id.validate_historical().is_err() {
         return Err(ApiError::invalid_param("`user_id` is not a valid user id"));
     }
-    let after = from.as_deref().map(parse_token).transpose()?;
+    let after = given(from.as_deref()).map(parse_token).transpose()?;
     let mutual = app.rooms.mutual_rooms([auth.user_id, user_id], after, ROOMS_MAX).await?;
     let next_batch = mutual.last.map(|RoomNid(last)| format!("{last:x}"));
     Ok((mutual, next_batch))

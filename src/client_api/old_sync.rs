@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{
     ClientApi,
     raw::{json, parameter},
-    read_routes::asker,
+    read_routes::{asker, token},
 };
 use crate::{
     error::ApiError,
@@ -56,7 +56,6 @@ const MESSAGES_MAX: usize = 100;
 
 /// How long a request waits for an event, where nothing is said and at most.
 const TIMEOUT_MS_DEFAULT: u64 = 30_000;
-const TIMEOUT_MS_MAX: u64 = 90_000;
 
 #[derive(Serialize)]
 struct EventsAnswer {
@@ -235,8 +234,8 @@ async fn invited(
 /// `GET /_matrix/client/v3/events`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events>
 ///
-/// Events of rooms alone, at most 100; `timeout` is at most 90 seconds. It counts among the polls of
-/// `/sync`, of which a device has four at once.
+/// Events of rooms alone, at most 100; `timeout` is at most `limits.sync_timeout_ms_max`. It counts among
+/// the polls of `/sync`, of which a device has a few at once.
 pub(super) async fn listen_to_new_events(
     app: Arc<ClientApi>,
     auth: Requester,
@@ -245,11 +244,13 @@ pub(super) async fn listen_to_new_events(
     let query = request.head.uri.query().unwrap_or_default();
     let room_id = parameter(query, "room_id").map(OwnedRoomId::try_from).transpose();
     let room_id = room_id.map_err(|_| ApiError::invalid_param("`room_id` is not a room id"))?;
-    let timeout = number(query, "timeout")?.unwrap_or(TIMEOUT_MS_DEFAULT).min(TIMEOUT_MS_MAX);
+    let timeout = number(query, "timeout")?
+        .unwrap_or(TIMEOUT_MS_DEFAULT)
+        .min(app.config.limits.sync_timeout_ms_max);
     let deadline = Instant::now() + Duration::from_millis(timeout);
     let mut wanted = EventsRequest {
         room_id,
-        from: parameter(query, "from").as_deref().map(str::parse).transpose()?,
+        from: token(parameter(query, "from").as_deref())?,
         ignored: app.users.ignored(&auth.user_id).await?,
     };
     drop(request);

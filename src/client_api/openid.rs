@@ -10,7 +10,7 @@ use ruma::{
 };
 
 use super::{ClientApi, account_routes::check_self};
-use crate::{error::ApiError, http::Requester, users::OPENID_TOKEN_LIFETIME};
+use crate::{error::ApiError, http::Requester};
 
 /// `POST /_matrix/client/v3/user/{userId}/openid/request_token`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3useruseridopenidrequest_token>
@@ -22,5 +22,10 @@ pub(super) async fn request_openid_token(
     check_self(&auth, &request.user_id)?;
     let token = app.users.grants().openid_token(&auth.user_id).await?.into_string();
     let server_name = app.config.server.name.clone();
-    Ok(Response::new(token, TokenType::Bearer, server_name, OPENID_TOKEN_LIFETIME))
+    Ok(Response::new(
+        token,
+        TokenType::Bearer,
+        server_name,
+        app.config.limits.openid_token_lifetime(),
+    ))
 }

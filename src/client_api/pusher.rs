@@ -12,7 +12,10 @@ use ruma::{
     push::HttpPusherData,
 };
 
-use super::ClientApi;
+use super::{
+    ClientApi,
+    read_routes::{bounded, given},
+};
 use crate::{
     error::ApiError,
     http::Requester,
@@ -21,9 +24,8 @@ use crate::{
     users::NewPusher,
 };
 
-/// The most notifications of one answer, and how many there are when the client does not say.
-const NOTIFICATIONS_MAX: usize = 500;
-const NOTIFICATIONS_DEFAULT: usize = 50;
+/// How many notifications an answer has when the client does not say.
+const NOTIFICATIONS_DEFAULT: u32 = 50;
 
 /// `GET /_matrix/client/v3/pushers`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers>
@@ -110,11 +112,10 @@ pub(super) async fn get_notifications(
     auth: Requester,
     request: get_notifications::v3::Request,
 ) -> Result<get_notifications::v3::Response, ApiError> {
-    let limit = request.limit.map(u64::from).map_or(NOTIFICATIONS_DEFAULT, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, NOTIFICATIONS_MAX)
-    });
+    let limit = request.limit.unwrap_or(NOTIFICATIONS_DEFAULT.into());
+    let limit = bounded(limit, 1, app.config.limits.notifications_page_max);
     let request = NotifiedRequest {
-        from: request.from.as_deref().map(notified::parse_token).transpose()?,
+        from: given(request.from.as_deref()).map(notified::parse_token).transpose()?,
         limit,
         highlights_only: request.only.as_deref() == Some("highlight"),
     };

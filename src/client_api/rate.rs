@@ -45,6 +45,8 @@ pub struct RateLimits {
     pub device_list_changes: RateLimiter,
     /// Requests for keys, by the user who asks: one use for each user who is asked.
     pub key_requests: RateLimiter,
+    /// One-time keys that are taken, by user: one use for each.
+    pub key_claims: RateLimiter,
     /// Questions for changed devices that read whole rooms, by user: a client asks once when it comes
     /// back.
     pub key_changes: RateLimiter,
@@ -62,28 +64,29 @@ impl RateLimits {
 
     /// From the configuration.
     pub fn new(config: &RateLimitsConfig) -> Self {
-        let limiter = |limit: &RateLimit| RateLimiter::of(config, limit);
+        let limiter = |name, limit: &RateLimit| RateLimiter::of(config, name, limit);
         Self {
-            messages: limiter(&config.messages),
-            joins: limiter(&config.joins),
-            joins_per_room: limiter(&config.joins_per_room),
-            invites_per_room: limiter(&config.invites_per_room),
-            invites_per_user: limiter(&config.invites_per_user),
-            invites_per_issuer: limiter(&config.invites_per_issuer),
-            room_creation: limiter(&config.room_creation),
-            presence: limiter(&config.presence),
-            pushers: limiter(&config.pushers),
-            reports: limiter(&config.reports),
-            media_uploads: limiter(&config.media_uploads),
-            thumbnails: limiter(&config.thumbnails),
-            url_previews: limiter(&config.url_previews),
-            user_searches: limiter(&config.user_searches),
-            to_device_messages: limiter(&config.to_device_messages),
-            device_list_changes: limiter(&config.device_list_changes),
-            key_requests: limiter(&config.key_requests),
-            key_changes: limiter(&RateLimit::new(0.2, 20)),
-            rendezvous_creation: limiter(&RateLimit::new(0.1, 10)),
-            rendezvous: limiter(&RateLimit::new(10.0, 100)),
+            messages: limiter("messages", &config.messages),
+            joins: limiter("joins", &config.joins),
+            joins_per_room: limiter("joins_per_room", &config.joins_per_room),
+            invites_per_room: limiter("invites_per_room", &config.invites_per_room),
+            invites_per_user: limiter("invites_per_user", &config.invites_per_user),
+            invites_per_issuer: limiter("invites_per_issuer", &config.invites_per_issuer),
+            room_creation: limiter("room_creation", &config.room_creation),
+            presence: limiter("presence", &config.presence),
+            pushers: limiter("pushers", &config.pushers),
+            reports: limiter("reports", &config.reports),
+            media_uploads: limiter("media_uploads", &config.media_uploads),
+            thumbnails: limiter("thumbnails", &config.thumbnails),
+            url_previews: limiter("url_previews", &config.url_previews),
+            user_searches: limiter("user_searches", &config.user_searches),
+            to_device_messages: limiter("to_device_messages", &config.to_device_messages),
+            device_list_changes: limiter("device_list_changes", &config.device_list_changes),
+            key_requests: limiter("key_requests", &config.key_requests),
+            key_claims: limiter("key_claims", &config.key_claims),
+            key_changes: limiter("key_changes", &config.key_changes),
+            rendezvous_creation: limiter("rendezvous_creation", &config.rendezvous_creation),
+            rendezvous: limiter("rendezvous", &config.rendezvous),
         }
     }
 }

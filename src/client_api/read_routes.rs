@@ -2,6 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
+use std::str::FromStr;
+
 use http::Method;
 
 use super::{
@@ -9,6 +11,7 @@ use super::{
     search, state, threads, timestamp,
 };
 use crate::{
+    error::ApiError,
     http::{Options, Requester, Routes},
     rooms::history::Asker,
 };
@@ -30,10 +33,10 @@ pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add_with(state_event, state::get_state_event_for_key)
         .add(state::get_state_events)
         .add(membership::get_member_events)
-        .add(membership::joined_members)
+        .add_rendered(Options::DEFAULT, membership::joined_members)
         .add(membership::joined_rooms)
         .add(message::get_message_events)
-        .add(context::get_context)
+        .add_rendered(Options::DEFAULT, context::get_context)
         .add(relations::get_relating_events)
         .add(relations::get_relating_events_with_rel_type)
         .add(relations::get_relating_events_with_rel_type_and_event_type)
@@ -53,6 +56,16 @@ pub(super) fn read_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 /// Who reads, from who is logged in.
 pub(super) fn asker(auth: Requester) -> Asker {
     Asker { user_id: auth.user_id, device_id: Some(auth.device_id) }
+}
+
+/// A token of a page, where the client gave one. An empty one is none: some clients send it so.
+pub(super) fn token<T: FromStr<Err = ApiError>>(text: Option<&str>) -> Result<Option<T>, ApiError> {
+    given(text).map(str::parse).transpose()
+}
+
+/// What the client gave that is not empty.
+pub(super) fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// A client's limit within bounds.

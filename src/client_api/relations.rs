@@ -21,7 +21,7 @@ use ruma::{
 
 use super::{
     ClientApi,
-    read_routes::{asker, bounded},
+    read_routes::{asker, bounded, token},
 };
 use crate::{
     error::ApiError,
@@ -31,8 +31,6 @@ use crate::{
 
 /// How many events an answer holds when the client does not say.
 const LIMIT: u32 = 5;
-/// How many events it holds at most.
-const LIMIT_MAX: usize = 100;
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventid>
@@ -124,13 +122,17 @@ impl Query {
             event_id,
             rel_type,
             event_type,
-            from: from.as_deref().map(str::parse).transpose()?,
-            to: to.as_deref().map(str::parse).transpose()?,
+            from: token(from.as_deref())?,
+            to: token(to.as_deref())?,
             direction: match self.direction {
                 Dir::Forward => Direction::Forward,
                 Dir::Backward => Direction::Backward,
             },
-            limit: bounded(self.limit.unwrap_or(LIMIT.into()), 1, LIMIT_MAX),
+            limit: bounded(
+                self.limit.unwrap_or(LIMIT.into()),
+                1,
+                app.config.limits.relations_page_events_max,
+            ),
             recurse: self.recurse,
         };
         let found = page::relations(&app.rooms, asker(auth), request).await?;

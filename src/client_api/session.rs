@@ -13,10 +13,7 @@ use super::{ClientApi, appservice, uiaa};
 use crate::{
     error::ApiError,
     http::{MaybeAppservice, NoAuth, Requester},
-    users::{
-        LOGIN_TOKEN_LIFETIME, LoginAttempt, LoginName, LoginProof, Selection, email::canonical,
-        secret::Token,
-    },
+    users::{LoginAttempt, LoginName, LoginProof, Selection, email::canonical, secret::Token},
 };
 
 /// `GET /_matrix/client/v3/login`
@@ -52,7 +49,7 @@ pub(super) async fn get_login_token(
     let operation = ("POST login/get_token", [].as_slice());
     uiaa::check_password(&app, &auth, request.auth.as_ref(), operation).await?;
     let token = app.users.grants().login_token(&auth.user_id).await?.into_string();
-    Ok(get_login_token::v1::Response::new(LOGIN_TOKEN_LIFETIME, token))
+    Ok(get_login_token::v1::Response::new(app.config.limits.login_token_lifetime(), token))
 }
 
 fn password_proof(info: login::v3::Password) -> Result<LoginProof, ApiError> {

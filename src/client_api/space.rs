@@ -15,11 +15,14 @@ use ruma::{
     serde::Raw,
 };
 
-use super::ClientApi;
+use super::{
+    ClientApi,
+    read_routes::{bounded, given},
+};
 use crate::{
     error::ApiError,
     http::{MaybeRequester, Requester},
-    rooms::hierarchy::{DEPTH_MAX, HierarchyRequest, PAGE_MAX},
+    rooms::hierarchy::{DEPTH_MAX, HierarchyRequest},
 };
 
 /// The path of MSC3266 that some clients still use.
@@ -29,15 +32,14 @@ pub(super) const OLD_SUMMARY_PATHS: [&str; 1] =
 /// `GET /_matrix/client/v1/rooms/{roomId}/hierarchy`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy>
 ///
-/// At most 50 rooms a page, 16 spaces deep.
+/// At most `limits.hierarchy_page_rooms_max` rooms a page, 16 spaces deep.
 pub(super) async fn get_hierarchy(
     app: Arc<ClientApi>,
     auth: Requester,
     request: get_hierarchy::v1::Request,
 ) -> Result<get_hierarchy::v1::Response, ApiError> {
-    let limit = request
-        .limit
-        .map_or(PAGE_MAX, |limit| usize::try_from(u64::from(limit)).unwrap_or(PAGE_MAX));
+    let page_max = app.config.limits.hierarchy_page_rooms_max;
+    let limit = request.limit.map_or(page_max, |limit| bounded(limit, 0, page_max));
     if limit == 0 {
         return Err(ApiError::invalid_param("`limit` is greater than zero"));
     }
@@ -50,7 +52,7 @@ pub(super) async fn get_hierarchy(
         suggested_only: request.suggested_only,
         max_depth: depth,
     };
-    let page = app.rooms.hierarchy(wanted, request.from.as_deref(), limit).await?;
+    let page = app.rooms.hierarchy(wanted, given(request.from.as_deref()), limit).await?;
     let rooms = page.rooms.into_iter().map(|room| {
         let children = room.children.into_iter().map(Raw::from_json).collect();
         SpaceHierarchyRoomsChunk::new((*room.summary).clone(), children)

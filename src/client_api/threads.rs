@@ -12,7 +12,7 @@ use ruma::{
 
 use super::{
     ClientApi,
-    read_routes::{asker, bounded},
+    read_routes::{asker, bounded, token},
 };
 use crate::{
     error::ApiError,
@@ -22,8 +22,6 @@ use crate::{
 
 /// How many threads an answer holds when the client does not say.
 const LIMIT: u32 = 5;
-/// How many threads it holds at most.
-const LIMIT_MAX: usize = 100;
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/threads`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidthreads>
@@ -42,8 +40,12 @@ pub(super) async fn get_threads(
     let request = ThreadsRequest {
         room_id: request.room_id,
         participated,
-        from: request.from.as_deref().map(str::parse).transpose()?,
-        limit: bounded(request.limit.unwrap_or(LIMIT.into()), 1, LIMIT_MAX),
+        from: token(request.from.as_deref())?,
+        limit: bounded(
+            request.limit.unwrap_or(LIMIT.into()),
+            1,
+            app.config.limits.relations_page_events_max,
+        ),
     };
     let page = threads::threads(&app.rooms, asker(auth), request).await?;
     let chunk = page.chunk.into_iter().map(Raw::from_json).collect();

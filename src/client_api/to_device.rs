@@ -26,8 +26,12 @@ pub(super) async fn send_event_to_device(
     let limits = app.limits_of(&auth);
     let user_id = auth.user_id.clone();
     let charge = |cost: Cost| {
-        limits.key_requests.check_many(&user_id, cost.key_requests as u64)?;
-        limits.to_device_messages.check_many(&user_id, cost.messages as u64)
+        let requests = cost.key_requests as u64;
+        limits.key_requests.check_many(&user_id, requests)?;
+        limits
+            .to_device_messages
+            .check_many(&user_id, cost.messages as u64)
+            .inspect_err(|_| limits.key_requests.give_back(&user_id, requests))
     };
     let outgoing = Outgoing {
         sender: auth.user_id,

@@ -16,9 +16,6 @@ use crate::{
     users::directory::{self, DirectorySearch},
 };
 
-/// How many users are shown at most.
-const USERS_MAX: usize = 50;
-
 /// `POST /_matrix/client/v3/user_directory/search`
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3user_directorysearch>
 ///
@@ -35,7 +32,7 @@ pub(super) async fn search_users(
     let search = DirectorySearch {
         user_id: auth.user_id,
         term: request.search_term,
-        limit: bounded(request.limit, 0, USERS_MAX),
+        limit: bounded(request.limit, 0, app.config.limits.user_search_results_max),
         all_users: app.config.user_directory.search_all_users,
     };
     let (users, limited) = directory::search(&app.rooms, search).await?;

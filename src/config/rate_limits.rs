@@ -96,6 +96,20 @@ pub struct RateLimitsConfig {
     /// costs nothing.
     pub key_requests: RateLimit,
 
+    /// One-time keys that a user's client takes from others' devices, to write to them encrypted: one
+    /// for each device.
+    pub key_claims: RateLimit,
+
+    /// Questions for changed devices that read whole rooms: a client asks once when it comes back.
+    pub key_changes: RateLimit,
+
+    /// Logins by QR code that begin, from one address.
+    pub rendezvous_creation: RateLimit,
+
+    /// What is read and written for logins by QR code, from one address: two devices that ask once
+    /// a second, and some.
+    pub rendezvous: RateLimit,
+
     /// What one other server asks for.
     pub federation_requests: RateLimit,
 }
@@ -131,6 +145,10 @@ impl Default for RateLimitsConfig {
             to_device_messages: RateLimit::new(100.0, 20_000),
             device_list_changes: RateLimit::new(1.0, 100),
             key_requests: RateLimit::new(20.0, 100),
+            key_claims: RateLimit::new(100.0, 20_000),
+            key_changes: RateLimit::new(0.2, 20),
+            rendezvous_creation: RateLimit::new(0.1, 10),
+            rendezvous: RateLimit::new(10.0, 100),
             federation_requests: RateLimit::new(50.0, 200),
         }
     }

@@ -51,10 +51,10 @@ pub struct ServerLimits {
 impl ServerLimits {
     /// From the configuration.
     pub fn new(config: &RateLimitsConfig) -> Self {
-        let limiter = |limit: &RateLimit| RateLimiter::of(config, limit);
+        let limiter = |name, limit: &RateLimit| RateLimiter::of(config, name, limit);
         Self {
-            requests: limiter(&config.federation_requests),
-            thumbnails: limiter(&config.thumbnails),
+            requests: limiter("federation_requests", &config.federation_requests),
+            thumbnails: limiter("thumbnails", &config.thumbnails),
         }
     }
 }

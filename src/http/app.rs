@@ -36,7 +36,7 @@ use crate::{
     http::{
         ClientAddress, Peer, TrustedProxies, cors,
         endpoint::Pattern,
-        response::{Failure, chain},
+        response::{Failure, Refusal, chain},
     },
 };
 
@@ -186,6 +186,10 @@ fn account(response: &mut Response, method: &'static str, id: RequestId, started
         tracing::info!(request = %id, method, endpoint, status = status.as_u16(), error, "request not served");
     } else {
         tracing::debug!(request = %id, method, endpoint, status = status.as_u16(), "request");
+    }
+    if let Some(Refusal(errcode)) = response.extensions_mut().remove() {
+        metrics::counter!("http_refusals_total", "endpoint" => endpoint, "errcode" => errcode)
+            .increment(1);
     }
     metrics::counter!(
         "http_requests_total",

@@ -20,11 +20,16 @@ use crate::{
 /// The most buckets in one generation; 16 bytes each.
 const BUCKETS_MAX: usize = 1 << 16;
 
+/// Uses that were refused, by the name of the limit in the configuration.
+const REFUSALS_TOTAL: &str = "rate_limit_refusals_total";
+
 /// Slower than once in a hundred days is no rate.
 const INTERVAL_MAX: Duration = Duration::from_hours(100 * 24);
 
 /// Limits how often something may be done, for each key by itself.
 pub struct RateLimiter {
+    /// Its name among the figures; empty: refusals are not counted.
+    name: &'static str,
     /// How long one use takes to refill; zero: there is no limit.
     interval_ns: u64,
     /// How far ahead of now a bucket may be used.
@@ -55,6 +60,7 @@ impl RateLimiter {
         };
         let interval_ns = nanoseconds(interval);
         Self {
+            name: "",
             interval_ns,
             burst_ns: interval_ns.saturating_mul(u64::from(burst.max(1))),
             start: Instant::now(),
@@ -63,9 +69,13 @@ impl RateLimiter {
         }
     }
 
-    /// As the configuration has it, which may turn all limits off.
-    pub fn of(config: &RateLimitsConfig, limit: &RateLimit) -> Self {
-        if config.enabled { Self::new(limit.per_second, limit.burst) } else { Self::unlimited() }
+    /// As the configuration has it, which may turn all limits off. What is refused is counted under
+    /// the name.
+    pub fn of(config: &RateLimitsConfig, name: &'static str, limit: &RateLimit) -> Self {
+        if !config.enabled {
+            return Self::unlimited();
+        }
+        Self { name, ..Self::new(limit.per_second, limit.burst) }
     }
 
     /// A limiter that refuses nothing.
@@ -117,6 +127,20 @@ impl RateLimiter {
         now: Instant,
         (uses, takes): (u64, bool),
     ) -> Result<(), ApiError> {
+        let decision = self.take(key, now, (uses, takes));
+        if decision.is_err() && !self.name.is_empty() {
+            metrics::counter!(REFUSALS_TOTAL, "limit" => self.name).increment(1);
+        }
+        decision.map_err(ApiError::limit_exceeded)
+    }
+
+    /// Uses the key, or tells how long it is until it can be used.
+    fn take(
+        &self,
+        key: impl Hash,
+        now: Instant,
+        (uses, takes): (u64, bool),
+    ) -> Result<(), Duration> {
         if self.interval_ns == 0 {
             return Ok(());
         }
@@ -129,7 +153,7 @@ impl RateLimiter {
         let full_at = buckets.full_at(key).max(now_ns).saturating_add(taken_ns);
         let ahead = full_at - now_ns;
         if ahead > self.burst_ns {
-            return Err(ApiError::limit_exceeded(Duration::from_nanos(ahead - self.burst_ns)));
+            return Err(Duration::from_nanos(ahead - self.burst_ns));
         }
         if takes {
             buckets.young.insert(key, full_at);
@@ -162,6 +186,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
 
     #[test]
@@ -195,6 +221,21 @@ mod tests {
         assert_eq!(error.retry_after, Some(Duration::from_secs(5)));
         limiter.check_many_at("alice", u64::MAX, now + Duration::from_secs(5)).unwrap();
         assert!(limiter.check_at("alice", now + Duration::from_secs(5)).is_err());
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_by_its_name() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let figures = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let config = RateLimitsConfig::default();
+            let limiter = RateLimiter::of(&config, "reports", &RateLimit::new(0.001, 1));
+            limiter.check("alice").unwrap();
+            limiter.check("alice").unwrap_err();
+            limiter.peek("alice").unwrap_err();
+        });
+        let line = format!("{REFUSALS_TOTAL}{{limit=\"reports\"}} 2");
+        assert!(figures.render().contains(&line), "{}", figures.render());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Answers: ruma's responses and [`ApiError`] as HTTP, and ruma's refusals as [`ApiError`].
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use axum::{
     body::Body,
@@ -25,6 +25,10 @@ const EXPLANATION_BYTES_MAX: usize = 300;
 #[derive(Clone)]
 pub(super) struct Failure(pub(super) ApiError);
 
+/// Left in an answer's extensions for the boundary, which counts it: the errcode.
+#[derive(Clone)]
+pub(super) struct Refusal(pub(super) &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body().to_string()));
@@ -35,6 +39,11 @@ impl IntoResponse for ApiError {
             // Rounded up: whoever waits exactly this long must not come too early.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Cow::Borrowed(errcode) = self.errcode
+            && !errcode.is_empty()
+        {
+            response.extensions_mut().insert(Refusal(errcode));
         }
         if self.status.is_server_error() {
             response.extensions_mut().insert(Failure(self));

@@ -66,7 +66,7 @@ pub(super) struct Callers {
 impl Callers {
     pub(super) fn new(config: &Config) -> Self {
         let limits = &config.rate_limits;
-        let bytes = RateLimiter::of(limits, &limits.remote_media_bytes);
+        let bytes = RateLimiter::of(limits, "remote_media_bytes", &limits.remote_media_bytes);
         let fetches_max = config.media.remote_fetches_max.clamp(1, Semaphore::MAX_PERMITS / 32);
         Self { bytes, fetches_max, places: Mutex::default() }
     }

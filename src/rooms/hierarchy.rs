@@ -32,8 +32,6 @@ use crate::{
     },
 };
 
-/// How many rooms a page has at most.
-pub const PAGE_MAX: usize = 50;
 /// How deep a walk goes at most, and by default.
 pub const DEPTH_MAX: u8 = 16;
 /// How many rooms a walk meets at most.
@@ -131,7 +129,7 @@ impl Rooms {
             let (stack, met) = (vec![(root, 0)], HashSet::from([root]));
             Arc::new(Walk { request, stack, met })
         };
-        let limit = limit.clamp(1, PAGE_MAX);
+        let limit = limit.max(1);
         let is_first = from.is_none();
         let (rooms, rest) = self
             .read(move |rooms, reader| {

@@ -14,12 +14,11 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId};
 use tokio::sync::Notify;
 
-use crate::id::{EventNid, RoomNid, StateKeyNid};
+use crate::{
+    config::LimitsConfig,
+    id::{EventNid, RoomNid, StateKeyNid},
+};
 
-/// Polls that a user may have open at once.
-const POLLS_PER_USER_MAX: usize = 16;
-/// Polls that a device may have open at once.
-const POLLS_PER_DEVICE_MAX: usize = 4;
 /// Devices whose known members are remembered.
 const DEVICES_MAX: usize = 20_000;
 /// Members that are remembered of one device.
@@ -35,11 +34,13 @@ pub(crate) type DeviceKey = (OwnedUserId, OwnedDeviceId);
 pub(crate) type Members = HashMap<(RoomNid, StateKeyNid), EventNid>;
 
 /// What is remembered of the devices. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connections(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    polls_per_device_max: usize,
+    polls_per_user_max: usize,
     polls: Mutex<HashMap<OwnedUserId, Polls>>,
     members: Mutex<KnownMembers>,
     inboxes: Mutex<HashMap<DeviceKey, Inbox>>,
@@ -108,16 +109,28 @@ struct DeviceMembers {
 }
 
 impl Connections {
+    /// None yet.
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+        Self(Arc::new(Inner {
+            // A device waits at least once, or it would ask without end.
+            polls_per_device_max: limits.sync_waits_per_device_max.max(1),
+            polls_per_user_max: limits.sync_waits_per_user_max.max(1),
+            polls: Mutex::default(),
+            members: Mutex::default(),
+            inboxes: Mutex::default(),
+        }))
+    }
+
     /// Opens a poll. When there are too many, the oldest ends.
     pub(crate) fn open_poll(&self, (user_id, device_id): DeviceKey) -> Poll {
         let ended = Arc::new(Notify::new());
         let mut users = self.0.polls.lock();
         let polls = users.entry(user_id.clone()).or_default();
         let of_device = polls.open.iter().filter(|poll| poll.1 == device_id).count();
-        let oldest = if of_device >= POLLS_PER_DEVICE_MAX {
+        let oldest = if of_device >= self.0.polls_per_device_max {
             polls.open.iter().position(|poll| poll.1 == device_id)
         } else {
-            (polls.open.len() >= POLLS_PER_USER_MAX).then_some(0)
+            (polls.open.len() >= self.0.polls_per_user_max).then_some(0)
         };
         if let Some(oldest) = oldest {
             polls.open.remove(oldest).2.notify_one();
@@ -243,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_poll_of_a_device_ends() {
-        let connections = Connections::default();
+        let connections = Connections::new(&LimitsConfig::default());
         let polls: Vec<_> = (0..5).map(|_| connections.open_poll(device("A"))).collect();
         assert!(polls[0].ended().now_or_never().is_some());
         assert!(polls[1].ended().now_or_never().is_none());
@@ -258,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_store_is_asked_for_messages_only_where_some_may_be() {
-        let connections = Connections::default();
+        let connections = Connections::new(&LimitsConfig::default());
         let (device, at) = (device("A"), Position::from_u64);
         connections.tell_messages(&device, None);
         assert!(!connections.removes_messages(&device, (at(5), at(5))), "nothing was told");
@@ -275,7 +288,7 @@ mod tests {
 
     #[test]
     fn after_a_restart_the_store_is_asked_until_a_token_of_now_comes() {
-        let connections = Connections::default();
+        let connections = Connections::new(&LimitsConfig::default());
         let (device, at) = (device("A"), Position::from_u64);
         assert!(connections.removes_messages(&device, (at(5), at(9))));
         assert!(!connections.removes_messages(&device, (at(5), at(9))));
@@ -285,7 +298,7 @@ mod tests {
 
     #[test]
     fn members_are_known_once_the_token_came_back() {
-        let connections = Connections::default();
+        let connections = Connections::new(&LimitsConfig::default());
         let device = device("A");
         let at = Position::from_u64;
         let told = Members::from([((RoomNid(1), StateKeyNid(2)), EventNid(3))]);

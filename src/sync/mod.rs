@@ -31,6 +31,7 @@ use self::{
     v3::FilterChoice,
 };
 use crate::{
+    config::LimitsConfig,
     encryption::{Encryption, KeyCounts},
     ephemeral::{Presence, Typing},
     error::ApiError,
@@ -57,6 +58,8 @@ struct Inner {
     sources: Sources,
     notifier: Notifier,
     connections: Connections,
+    /// How long a request may wait.
+    timeout_max: Duration,
     /// What the clients of sliding sync know.
     sliding: SlidingConnections,
     /// What is remembered of rooms for the filters of sliding sync.
@@ -98,12 +101,14 @@ impl Sync {
         (rooms, users, encryption): (Rooms, Users, Encryption),
         (typing, presence): (Typing, Presence),
         epoch: u64,
+        limits: &LimitsConfig,
     ) -> Self {
         let notifier = Notifier::start(rooms.store().clone(), *rooms.interner());
         Self(Arc::new(Inner {
             sources: Sources { rooms, users, encryption, typing, presence },
             notifier,
-            connections: Connections::default(),
+            timeout_max: limits.sync_timeout_max(),
+            connections: Connections::new(limits),
             sliding: SlidingConnections::new(),
             room_facts: RoomFacts::new(),
             key_counts: KnownCounts::new(),

@@ -20,6 +20,7 @@ use super::{
     secret::{self, Token},
 };
 use crate::{
+    config::LimitsConfig,
     error::ApiError,
     storage::{
         rows::{
@@ -30,11 +31,6 @@ use crate::{
     },
     time::Clock,
 };
-
-/// How long a login token is good.
-pub const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
-/// How long an `OpenID` token is good.
-pub const OPENID_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 
 const LOGIN_PREFIX: &str = "clt_";
 const OPENID_PREFIX: &str = "cot_";
@@ -50,11 +46,20 @@ pub struct Grants {
     store: Store,
     clock: Clock,
     accounts: Accounts,
+    login_lifetime: Duration,
+    openid_lifetime: Duration,
 }
 
 impl Grants {
-    pub(super) fn new(store: Store, clock: Clock, accounts: Accounts) -> Self {
-        Self { store, clock, accounts }
+    pub(super) fn new(
+        store: Store,
+        clock: Clock,
+        accounts: Accounts,
+        limits: &LimitsConfig,
+    ) -> Self {
+        let login_lifetime = limits.login_token_lifetime();
+        let openid_lifetime = limits.openid_token_lifetime();
+        Self { store, clock, accounts, login_lifetime, openid_lifetime }
     }
 
     /// A token that logs this user in once, as long as the password stays what it is.
@@ -62,7 +67,7 @@ impl Grants {
         let account = self.accounts.get(user_id).await?;
         let account = account.ok_or_else(|| ApiError::not_found("There is no such user"))?;
         let row = LoginTokenRow { user_id: user_id.to_owned(), password: fingerprint(&account) };
-        self.issue(&LOGIN_TOKENS, LOGIN_PREFIX, row, LOGIN_TOKEN_LIFETIME).await
+        self.issue(&LOGIN_TOKENS, LOGIN_PREFIX, row, self.login_lifetime).await
     }
 
     /// Uses up a login token; gives whose it was, with the account that it is good for. `None`: it
@@ -89,7 +94,7 @@ impl Grants {
     /// A token by which third parties learn who this user is.
     pub async fn openid_token(&self, user_id: &UserId) -> Result<Token, ApiError> {
         let row = OwnerRow { user_id: user_id.to_owned() };
-        self.issue(&OPENID_TOKENS, OPENID_PREFIX, row, OPENID_TOKEN_LIFETIME).await
+        self.issue(&OPENID_TOKENS, OPENID_PREFIX, row, self.openid_lifetime).await
     }
 
     /// Whose `OpenID` token this is. `None`: it is not good, or the account is no more.

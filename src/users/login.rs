@@ -78,15 +78,15 @@ impl Login {
         grants: Grants,
     ) -> Self {
         let limits = &config.rate_limits;
-        let limiter = |limit| RateLimiter::of(limits, limit);
+        let limiter = |name, limit| RateLimiter::of(limits, name, limit);
         Self(Arc::new(Parts {
             accounts,
             sessions,
             ids,
             grants,
-            by_address: limiter(&limits.login_by_address),
-            by_account: limiter(&limits.login_by_account),
-            failed: limiter(&limits.login_failed),
+            by_address: limiter("login_by_address", &limits.login_by_address),
+            by_account: limiter("login_by_account", &limits.login_by_account),
+            failed: limiter("login_failed", &limits.login_failed),
         }))
     }
 

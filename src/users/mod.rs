@@ -51,7 +51,7 @@ pub use self::{
     devices::{DEVICE_ID_BYTES_MAX, Devices, KnownDevice, Selection},
     email::{EmailRequest, Emails},
     filters::{Filters, StoredFilter},
-    grants::{Grants, LOGIN_TOKEN_LIFETIME, OPENID_TOKEN_LIFETIME},
+    grants::Grants,
     login::{Login, LoginAttempt, LoginName, LoginProof},
     profiles::{Profile, Profiles, is_in_rooms},
     push_rules::{PushRules, RulePlace, find as find_push_rule},
@@ -126,7 +126,7 @@ impl Users {
         let devices = Devices::new(store.clone(), interner, sessions.clone(), config);
         let ids = ThirdPartyIds::new(store.clone(), clock.clone(), accounts.clone());
         let emails = Emails::new(store.clone(), config, clock.clone(), ids.clone());
-        let grants = Grants::new(store.clone(), clock.clone(), accounts.clone());
+        let grants = Grants::new(store.clone(), clock.clone(), accounts.clone(), &config.limits);
         let registration = Registration::new(
             store.clone(),
             config,
@@ -141,7 +141,7 @@ impl Users {
         let account_data = AccountData::new(store.clone(), interner, config);
         Self(Arc::new(Parts {
             profiles: Profiles::new(store.clone(), config),
-            push_rules: PushRules::new(account_data.clone()),
+            push_rules: PushRules::new(account_data.clone(), config.limits.push_rules_per_user_max),
             pushers: Pushers::new(store.clone(), interner, config, clock.clone()),
             tags: Tags::new(account_data.clone(), config.limits.account_data_size_bytes_max),
             filters: Filters::new(store.clone(), config),

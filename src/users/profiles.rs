@@ -83,7 +83,7 @@ impl Profiles {
         let limits = &config.rate_limits;
         Self {
             store,
-            lookups: Arc::new(RateLimiter::of(limits, &limits.profile_lookups)),
+            lookups: Arc::new(RateLimiter::of(limits, "profile_lookups", &limits.profile_lookups)),
             display_name_bytes_max: config.limits.display_name_size_bytes_max,
             avatar_url_bytes_max: config.limits.avatar_url_size_bytes_max,
         }

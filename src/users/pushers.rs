@@ -40,8 +40,6 @@ const APP_ID_BYTES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 1_024;
 /// The largest custom data, as JSON.
 const DATA_BYTES_MAX: usize = 4_096;
-/// The most pushers of one user.
-const PUSHERS_MAX: usize = 100;
 /// The path that every gateway has.
 const GATEWAY_PATH: &str = "/_matrix/push/v1/notify";
 
@@ -79,12 +77,14 @@ pub struct Pushers {
     /// Whether gateways may be reached without TLS: where the operator opened a network of their
     /// own.
     plain_http: bool,
+    count_max: usize,
 }
 
 impl Pushers {
     pub(super) fn new(store: Store, interner: Interner, config: &Config, clock: Clock) -> Self {
         let plain_http = !config.egress.allowed_networks.is_empty();
-        Self { store, interner, clock, plain_http }
+        let count_max = config.limits.pushers_per_user_max;
+        Self { store, interner, clock, plain_http, count_max }
     }
 
     /// All pushers of a user.
@@ -178,7 +178,7 @@ impl Pushers {
         batch.check(&DEVICES, &device, Some(&device_row));
         let old = reader.get(&PUSHERS, key)?;
         batch.check(&PUSHERS, key, old.as_ref());
-        if old.is_none() && of_user(reader, &key.user_id)?.len() >= PUSHERS_MAX {
+        if old.is_none() && of_user(reader, &key.user_id)?.len() >= self.count_max {
             return Err(ApiError::invalid_param("There are too many pushers"));
         }
         // What the one before has told already is not told again.

@@ -84,9 +84,13 @@ impl Registration {
             accounts,
             ids,
             appservices,
-            by_address: RateLimiter::of(limits, &limits.registration),
-            steps: RateLimiter::of(limits, &limits.registration_steps),
-            token_checks: RateLimiter::of(limits, &limits.registration_token_checks),
+            by_address: RateLimiter::of(limits, "registration", &limits.registration),
+            steps: RateLimiter::of(limits, "registration_steps", &limits.registration_steps),
+            token_checks: RateLimiter::of(
+                limits,
+                "registration_token_checks",
+                &limits.registration_token_checks,
+            ),
         }))
     }
 

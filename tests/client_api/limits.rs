@@ -1,11 +1,13 @@
 //! What each kind of action is charged for.
 
+use std::time::Duration;
+
 use causerie::config::{Config, RateLimit, RateLimitsConfig};
 use serde_json::{Value, json};
 
 use crate::{
     harness::{Answer, TestServer, TestUser},
-    keys::{DeviceSigner, upload},
+    keys::{DeviceSigner, claim, upload},
 };
 
 const LIMITED: (u16, &str) = (429, "M_LIMIT_EXCEEDED");
@@ -219,6 +221,43 @@ async fn t65_keys_are_asked_for_so_often_but_of_own_devices_always() {
     }
     ask("b", "m.room_key_request", &[&bob]).await.ok();
     ask("c", "m.room_key_request", &[&alice]).await.ok();
+}
+
+#[tokio::test]
+async fn what_is_refused_costs_no_requests_for_keys() {
+    let server = TestServer::with(|config: &mut Config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.key_requests = RateLimit { per_second: 0.001, burst: 2 };
+        config.rate_limits.to_device_messages = RateLimit { per_second: 2.0, burst: 1 };
+    })
+    .await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let ask = async |id: &str, kind: &str| tell(&server, &alice, (kind, id), &[&bob]).await;
+    ask("a", "m.room.encrypted").await.ok();
+    // Tries that are refused for the messages: were they charged for, no later one could pass.
+    for _ in 0..5 {
+        assert_eq!(ask("b", "m.room_key_request").await.outcome(), LIMITED);
+    }
+    for _ in 0..500 {
+        if ask("b", "m.room_key_request").await.outcome() != LIMITED {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("refused without end");
+}
+
+#[tokio::test]
+async fn keys_are_claimed_so_often() {
+    let server = limited(|limits| &mut limits.key_claims, 2).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    claim(&alice, &bob).await;
+    claim(&alice, &bob).await;
+    let body = json!({ "one_time_keys": { bob.user.user_id.as_str(): {
+        bob.user.device_id.as_str(): "signed_curve25519"
+    } } });
+    assert_eq!(alice.post("v3/keys/claim", body.clone()).await.outcome(), LIMITED);
+    bob.post("v3/keys/claim", body).await.ok();
 }
 
 #[tokio::test]

@@ -114,6 +114,28 @@ async fn pages_hold_each_event_once_in_both_directions() {
 }
 
 #[tokio::test]
+async fn an_empty_token_is_none() {
+    let server = TestServer::new().await;
+    let alice = server.client("alice").await;
+    let room = alice.public_room().await;
+    let sent = alice.send(&room, "hi").await;
+    let page = alice.messages(&room, "dir=b&limit=1&from=&to=").await.ok();
+    assert_eq!(texts(&page["chunk"]), ["hi"]);
+    for path in [
+        format!("v1/rooms/{room}/relations/{sent}?from=&to="),
+        format!("v1/rooms/{room}/threads?from="),
+        format!("v1/rooms/{room}/hierarchy?from="),
+        "v3/notifications?from=".to_owned(),
+        "v3/publicRooms?since=".to_owned(),
+    ] {
+        alice.get(&path).await.ok();
+    }
+    // Nothing lies around the event, and its lists are there.
+    let around = alice.get(&format!("v3/rooms/{room}/context/{sent}?limit=0")).await.ok();
+    assert_eq!((&around["events_before"], &around["events_after"]), (&json!([]), &json!([])));
+}
+
+#[tokio::test]
 async fn t89_limits_are_clamped_and_tokens_checked() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;

@@ -47,9 +47,6 @@ use crate::{
     users::expired_token,
 };
 
-/// How long a client may wait at most.
-const TIMEOUT_MAX: Duration = Duration::from_secs(90);
-
 /// Who asks.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -85,7 +82,7 @@ impl Sync {
         request: Box<v5::Request>,
     ) -> Result<Vec<u8>, ApiError> {
         let timeout = match &request.pos {
-            Some(_) => request.timeout.unwrap_or_default().min(TIMEOUT_MAX),
+            Some(_) => request.timeout.unwrap_or_default().min(self.0.timeout_max),
             None => Duration::ZERO,
         };
         let deadline = Instant::now() + timeout;

@@ -43,9 +43,6 @@ use crate::{
     users::expired_token,
 };
 
-/// How long a client may wait at most.
-const TIMEOUT_MAX: Duration = Duration::from_secs(90);
-
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -113,7 +110,7 @@ impl Sync {
     /// wait, each with the space of the largest thing that is not.
     pub async fn v3(&self, request: Box<Request>) -> Result<Vec<u8>, ApiError> {
         let session = request.session;
-        let deadline = Instant::now() + request.timeout.min(TIMEOUT_MAX);
+        let deadline = Instant::now() + request.timeout.min(self.0.timeout_max);
         let (asked, _syncing) = Box::pin(self.begin(request)).await?;
         let (answer, told, next) = self.poll(&asked, &session, deadline).await?;
         Box::pin(self.finish(&asked, answer, (told, next))).await

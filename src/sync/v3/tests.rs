@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 use super::*;
 use crate::{
     appservices::Appservices,
-    config::Config,
+    config::{Config, LimitsConfig},
     encryption::Encryption,
     ephemeral::{Presence, Receipts, Typing},
     federation::server_keys::Signer,
@@ -94,7 +94,7 @@ impl Server {
         let receipts = Receipts::new(store.clone());
         let told = (typing.clone(), presence);
         let parts = (rooms.clone(), users.clone(), encryption.clone());
-        let sync = Sync::start(parts, told, EPOCH);
+        let sync = Sync::start(parts, told, EPOCH, &LimitsConfig::default());
         Self { store, rooms, users, encryption, typing, receipts, sync }
     }
 

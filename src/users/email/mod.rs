@@ -105,9 +105,13 @@ impl Emails {
             server_name: config.server.name.to_string(),
             base_url: config.server.public_base_url.clone(),
             mailer: Mailer::new(&config.email),
-            by_client: RateLimiter::of(limits, &limits.email_requests),
-            by_address: RateLimiter::of(limits, &limits.email_requests),
-            confirmations: RateLimiter::of(limits, &limits.email_confirmations),
+            by_client: RateLimiter::of(limits, "email_requests", &limits.email_requests),
+            by_address: RateLimiter::of(limits, "email_requests", &limits.email_requests),
+            confirmations: RateLimiter::of(
+                limits,
+                "email_confirmations",
+                &limits.email_confirmations,
+            ),
         }))
     }
 
