@@ -8,7 +8,7 @@ use ruma::UserId;
 use super::{
     ClientApi, account, admin, appservice, config, contact, device, discovery, fallback, filter,
     login_page, openid, presence, profile, push, pusher, rtc, session, sso, support, tag,
-    thirdparty, user_directory, voip,
+    thirdparty, uiaa, user_directory, voip,
 };
 use crate::{
     error::ApiError,
@@ -27,7 +27,7 @@ fn contact_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .add(contact::get_3pids)
         .add_raw(&Method::POST, contact::OLD_ADD_PATHS, contact::add_by_identity_server)
-        .add(contact::add_3pid)
+        .add_with(uiaa::OPTIONS, contact::add_3pid)
         .add(contact::bind_3pid)
         .add(contact::delete_3pid)
         .add(contact::unbind_3pid)
@@ -44,7 +44,7 @@ fn contact_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 /// What proves who somebody is beside passwords, and what administrators do.
 fn proof_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
-        .add(session::get_login_token)
+        .add_with(uiaa::OPTIONS, session::get_login_token)
         .add_raw(&Method::GET, sso::PATHS, sso::redirect)
         .add_raw(&Method::GET, login_page::PATHS, login_page::show)
         .add_raw(&Method::GET, fallback::PATHS, fallback::show)
@@ -68,8 +68,8 @@ fn session_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(session::refresh_token)
         .add(session::logout)
         .add(session::logout_all)
-        .add(account::deactivate)
-        .add(account::change_password)
+        .add_with(uiaa::OPTIONS, account::deactivate)
+        .add_with(uiaa::OPTIONS, account::change_password)
         .add_with(Options::DEFAULT.omit_nulls(), account::register)
         .add(account::get_username_availability)
         .add(account::check_registration_token_validity)
@@ -93,8 +93,8 @@ fn user_data_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(device::get_devices)
         .add_with(Options::DEFAULT.omit_nulls(), device::get_device)
         .add_rendered(Options::DEFAULT, device::update_device)
-        .add(device::delete_device)
-        .add(device::delete_devices)
+        .add_with(uiaa::OPTIONS, device::delete_device)
+        .add_with(uiaa::OPTIONS, device::delete_devices)
         .add(tag::get_tags)
         .add(tag::create_tag)
         .add(tag::delete_tag)

@@ -89,7 +89,7 @@ pub(super) async fn get_public_rooms_filtered(
 
 /// Zero asks for as many as there are.
 fn limit(limit: Option<UInt>, app: &ClientApi) -> usize {
-    let rooms_max = app.config.limits.directory_page_rooms_max;
+    let rooms_max = app.config.limits.directory_page_rooms_max.max(1);
     match limit.map(|limit| bounded(limit, 0, rooms_max)) {
         None | Some(0) => rooms_max,
         Some(limit) => limit,

@@ -39,12 +39,13 @@ const VERSIONS: [&str; 19] = [
 ];
 
 /// Only what works. Those that end in `stable` say what the versions say too: clients ask for them by
-/// name (Element Web for MSC2285 and MSC3827, mautrix for MSC2246 and MSC3916).
+/// name (Element Web for MSC2285, MSC3827 and, in older versions, cross-signing; mautrix for MSC2246 and MSC3916).
 const UNSTABLE_FEATURES: &[&str] = &[
     "com.beeper.msc4169",
     "fi.mau.msc2246.stable",
     "fi.mau.msc2659",
     "fi.mau.msc2659.stable",
+    "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
     "org.matrix.msc3026.busy_presence",
     "org.matrix.msc3030",

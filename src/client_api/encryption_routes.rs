@@ -6,6 +6,7 @@ use http::Method;
 
 use super::{
     ClientApi, backup, cross_signing, dehydrated_device, key_changes, keys, rendezvous, to_device,
+    uiaa,
 };
 use crate::http::{Options, Routes};
 
@@ -37,7 +38,7 @@ fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
-        .add(cross_signing::upload_signing_keys)
+        .add_with(uiaa::OPTIONS, cross_signing::upload_signing_keys)
         .add_rendered(Options::DEFAULT, cross_signing::upload_signatures)
 }
 

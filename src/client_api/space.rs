@@ -38,7 +38,7 @@ pub(super) async fn get_hierarchy(
     auth: Requester,
     request: get_hierarchy::v1::Request,
 ) -> Result<get_hierarchy::v1::Response, ApiError> {
-    let page_max = app.config.limits.hierarchy_page_rooms_max;
+    let page_max = app.config.limits.hierarchy_page_rooms_max.max(1);
     let limit = request.limit.map_or(page_max, |limit| bounded(limit, 0, page_max));
     if limit == 0 {
         return Err(ApiError::invalid_param("`limit` is greater than zero"));

@@ -55,8 +55,10 @@ pub async fn readable_place(
             if !Viewer::new(&all, reader, &room, &user_id)?.may_see(reader, &event)? {
                 return Err(not_found());
             }
-            let thread_root = thread_of(&all, reader, &room, &event)?;
-            if !thread.holds(&event_id, thread_root.as_deref()) {
+            let (thread_root, top) = thread_of(&all, reader, &room, &event)?;
+            // What relates to the root of a thread is of the main timeline, and shown in the thread.
+            let is_of_root = top.is_some_and(|top| thread.holds(&top, None));
+            if !thread.holds(&event_id, thread_root.as_deref()) && !is_of_root {
                 return Err(ApiError::invalid_param("The event is not of this thread"));
             }
             Ok(event.record.position)
@@ -80,23 +82,24 @@ pub async fn place_of(
         .await
 }
 
-/// The root of the thread that an event is in, if it is in one.
+/// The root of the thread that an event is in; or, if it is in none, what it relates to in the end.
 fn thread_of(
     rooms: &Rooms,
     reader: &Reader<'_>,
     room: &Room,
     event: &StoredEvent,
-) -> Result<Option<OwnedEventId>, ApiError> {
-    let mut relation = relation_of(event);
+) -> Result<(Option<OwnedEventId>, Option<OwnedEventId>), ApiError> {
+    let (mut relation, mut top) = (relation_of(event), None);
     for _ in 0..HOPS_MAX {
         let Some(Relation { rel_type, event_id: Some(parent) }) = relation else { break };
         if rel_type.as_deref() == Some("m.thread") {
-            return Ok(Some(parent));
+            return Ok((Some(parent), None));
         }
-        let parent = rooms.event_by_id(reader, room, &parent)?;
-        relation = parent.and_then(|parent| relation_of(&parent));
+        let event = rooms.event_by_id(reader, room, &parent)?;
+        relation = event.and_then(|event| relation_of(&event));
+        top = Some(parent);
     }
-    Ok(None)
+    Ok((None, top))
 }
 
 #[derive(Deserialize)]

@@ -46,7 +46,11 @@ pub struct Options {
     changes_nothing: bool,
     omits_nulls: bool,
     needed_field: Option<&'static str>,
+    rewrite: Option<Rewrite>,
 }
+
+/// Makes of a body what ruma reads; `None` where nothing is to be changed.
+pub type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
 
 #[derive(Clone, Copy, Debug)]
 enum BodyKind {
@@ -64,6 +68,7 @@ impl Options {
         changes_nothing: false,
         omits_nulls: false,
         needed_field: None,
+        rewrite: None,
     };
 
     /// The body is the content of an event: stricter JSON.
@@ -107,6 +112,13 @@ impl Options {
     #[must_use]
     pub const fn needs_field(mut self, name: &'static str) -> Self {
         self.needed_field = Some(name);
+        self
+    }
+
+    /// The body is made what ruma reads, before it does: for forms of before that clients still send.
+    #[must_use]
+    pub const fn rewritten(mut self, rewrite: Rewrite) -> Self {
+        self.rewrite = Some(rewrite);
         self
     }
 
@@ -345,7 +357,8 @@ where
     if let Some(name) = options.needed_field {
         check_field(body, name)?;
     }
-    let request = http::Request::from_parts(head, body);
+    let rewritten = options.rewrite.and_then(|rewrite| rewrite(body));
+    let request = http::Request::from_parts(head, rewritten.as_deref().unwrap_or(body));
     let request = R::try_from_http_request(request, &arguments).map_err(|error| refusal(&error))?;
     Ok((auth, request))
 }

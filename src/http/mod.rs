@@ -29,7 +29,7 @@ pub use auth::{
     MaybeRequester, NoAuth, Requester, SessionId, Standing,
 };
 pub use body::{BODY_BYTES_MAX, BODY_IDLE_MAX, check_encoding, check_json_headers, read_body};
-pub use endpoint::{Options, RawRequest, Route, Routes, parameter};
+pub use endpoint::{Options, RawRequest, Rewrite, Route, Routes, parameter};
 pub use json::{JsonError, JsonRules, check_json};
 pub use listener::{ListenError, Listener, ListenerSettings};
 pub use rate::RateLimiter;

@@ -18,7 +18,7 @@ use ruma::{
 
 use super::{
     odd::OddUser,
-    rules::{Context, Subject, actions, verdict},
+    rules::{Context, Subject, actions, predefined, verdict},
 };
 use crate::{
     id::RoomNid,
@@ -46,7 +46,7 @@ const TAIL_MAX: usize = 64;
 
 /// The rules that are the same for everybody.
 static COMMON: LazyLock<Ruleset> = LazyLock::new(|| {
-    let mut rules = Ruleset::server_default(nobody());
+    let mut rules = predefined(nobody());
     for rule in [".m.rule.is_user_mention", ".m.rule.invite_for_me"] {
         rules
             .set_enabled(RuleKind::Override, rule, false)
@@ -163,7 +163,7 @@ impl Counted {
             mentioned.iter().filter(|user| !odd_ids.contains(&***user)).collect();
         if let Some(one) = mentioned.first() {
             // Of users with the default rules who have joined one is as good as another.
-            let rules = Ruleset::server_default(one);
+            let rules = predefined(one);
             let for_one =
                 verdict(actions(&rules, subject, &Context { user_id: one, ..context.clone() }));
             counted.notifies |= for_one.notify > 0;

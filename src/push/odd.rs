@@ -21,7 +21,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::rules::verdict;
+use super::rules::{predefined, verdict};
 use crate::{
     id::RoomNid,
     storage::{
@@ -317,7 +317,7 @@ fn parse(user_id: &UserId, content: Option<&str>) -> Ruleset {
     struct Content {
         global: Ruleset,
     }
-    let defaults = Ruleset::server_default(user_id);
+    let defaults = predefined(user_id);
     let Some(content) = content else { return defaults };
     match serde_json::from_str::<Content>(content) {
         Ok(Content { global: mut rules }) => {
@@ -334,7 +334,7 @@ fn parse(user_id: &UserId, content: Option<&str>) -> Ruleset {
 impl OddUser {
     /// `None` when nothing differs that counts.
     fn new(user_id: OwnedUserId, rules: Ruleset, ignored: HashSet<OwnedUserId>) -> Option<Self> {
-        let defaults = Ruleset::server_default(&user_id);
+        let defaults = predefined(&user_id);
         if ignored.is_empty() && essence(&rules) == essence(&defaults) {
             return None;
         }

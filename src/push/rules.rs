@@ -31,6 +31,15 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::storage::rows::push::Counts;
 
+/// The rules that every user has to begin with: those of the specification.
+///
+/// Without those of MSC4306, which ruma has too: what threads a user follows is not counted by.
+pub fn predefined(user_id: &UserId) -> Ruleset {
+    let mut rules = Ruleset::server_default(user_id);
+    rules.postcontent.clear();
+    rules
+}
+
 /// How much of a text is looked at for words and wildcards.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// How many places of a text are tried for one word.

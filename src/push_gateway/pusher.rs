@@ -58,7 +58,7 @@ pub(super) struct Pusher {
     cursor: PusherCursorRow,
     /// Rooms to look at.
     pending: HashSet<RoomNid>,
-    /// The unread messages of each room; `None` until they matter.
+    /// The unread messages of each room, one for an invite; `None` until they matter.
     unread: Option<HashMap<RoomNid, u64>>,
     /// How often the gateway refused what is being told.
     refusals: u32,
@@ -265,7 +265,7 @@ impl Pusher {
         Ok(())
     }
 
-    /// The unread messages of the user in all rooms.
+    /// The unread messages of the user in all rooms, and the open invites.
     fn badge(&self) -> u64 {
         self.unread.iter().flat_map(HashMap::values).sum()
     }
@@ -366,8 +366,19 @@ impl Look<'_> {
                 let query = self.query(&room, row.position, now);
                 Ok(rooms.push().unread(self.reader, query)?.notification_count)
             }
+            Some(row) if row.membership == Membership::Invite => {
+                Ok(u64::from(self.is_wanted(&room, row)?))
+            }
             _ => Ok(0),
         }
+    }
+
+    /// Whether the user wants to hear of an invite.
+    fn is_wanted(&self, room: &Room, invite: MembershipRow) -> Result<bool, ApiError> {
+        let rooms = &self.parts.rooms;
+        let Some(event) = rooms.event(self.reader, room, invite.event)? else { return Ok(false) };
+        let decision = rooms.invite_decision(self.reader, &self.row.user_id, event.pdu.sender())?;
+        Ok(decision == InviteDecision::Allow)
     }
 
     fn add_notes(
@@ -418,11 +429,8 @@ impl Look<'_> {
         }
         let room = viewer.room().clone();
         let Some(event) = rooms.event(self.reader, &room, entry.event)? else { return Ok(None) };
-        if is_invite {
-            let decision = rooms.invite_decision(self.reader, user_id, event.pdu.sender())?;
-            if decision != InviteDecision::Allow {
-                return Ok(None);
-            }
+        if is_invite && !self.is_wanted(&room, row)? {
+            return Ok(None);
         }
         if !is_invite && !viewer.may_see(self.reader, &event)? {
             return Ok(None);

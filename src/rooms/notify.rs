@@ -249,7 +249,7 @@ impl Rooms {
         let actions = if let Some(OddUser { rules, .. }) = odd.as_deref() {
             rules::actions(rules, &subject, &context).to_vec()
         } else {
-            let rules = ruma::push::Ruleset::server_default(user_id);
+            let rules = rules::predefined(user_id);
             rules::actions(&rules, &subject, &context).to_vec()
         };
         if rules::verdict(&actions).notify == 0 {

@@ -17,7 +17,10 @@ use crate::{
     config::Config,
     error::ApiError,
     id::{Interner, RoomNid},
-    push::odd::{ALL_ROOMS, unmuted},
+    push::{
+        odd::{ALL_ROOMS, unmuted},
+        rules::predefined,
+    },
     storage::{
         account_data::{IGNORED_USERS, content},
         rows::users::{AccountDataRow, AccountRow},
@@ -328,7 +331,7 @@ fn default_content(
 }
 
 fn default_push_rules(user_id: &UserId) -> Box<RawValue> {
-    push_rules_content(&Ruleset::server_default(user_id))
+    push_rules_content(&predefined(user_id))
 }
 
 /// The content of `m.push_rules`.

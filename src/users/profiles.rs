@@ -108,7 +108,7 @@ impl Profiles {
     ) -> Result<Profile, ApiError> {
         check_field(field)?;
         // Clients unset the two old fields by setting them to nothing.
-        if is_in_rooms(field) && value.as_str() == Some("") {
+        if is_in_rooms(field) && (value.is_null() || value == "") {
             return self.remove(user_id, field).await;
         }
         self.check_value(field, &value)?;

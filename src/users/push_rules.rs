@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::account_data::{AccountData, PUSH_RULES, push_rules_content};
-use crate::error::ApiError;
+use crate::{error::ApiError, push::rules::predefined};
 
 /// The longest id of a rule.
 const RULE_ID_BYTES_MAX: usize = 255;
@@ -144,11 +144,13 @@ fn parse(user_id: &UserId, content: Option<&RawValue>) -> Result<Ruleset, ApiErr
     struct Content {
         global: Ruleset,
     }
-    let defaults = Ruleset::server_default(user_id);
+    let defaults = predefined(user_id);
     let Some(content) = content else { return Ok(defaults) };
     let content: Content = serde_json::from_str(content.get()).map_err(ApiError::internal)?;
     let mut rules = content.global;
     rules.update_with_server_default(defaults);
+    // What was stored while they were served.
+    rules.postcontent.clear();
     Ok(rules)
 }
 

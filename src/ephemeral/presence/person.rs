@@ -123,7 +123,9 @@ impl Person {
                 self.chosen = None;
             }
             self.is_active(now);
-        } else if self.active.is_none() {
+        } else if state >= PresenceState::Online && self.chosen != Some(PresenceState::Unavailable)
+        {
+            // Who says nothing is online by syncing, unless the client said that the user is away.
             self.is_active(now);
         }
     }
@@ -226,6 +228,11 @@ mod tests {
         assert_eq!(alice.shown(at(301).0).state, PresenceState::Unavailable, "idle");
         alice.is_active(at(302));
         assert_eq!(alice.shown(at(303).0).state, PresenceState::Online);
+        // Another sync that says nothing of its user is a sign of them too.
+        alice.sync_begins(&phone, (PresenceState::Online, false), at(650));
+        assert_eq!(alice.shown(at(651).0).state, PresenceState::Online);
+        alice.sync_ends(&phone, at(651).0);
+        alice.is_active(at(302));
         alice.sync_ends(&phone, at(304).0);
         assert_eq!(alice.shown(at(333).0).state, PresenceState::Online);
         assert_eq!(alice.shown(at(334).0).state, PresenceState::Offline);
@@ -266,6 +273,12 @@ mod tests {
         assert_eq!(shown.status_msg.as_deref(), Some("in a meeting"));
         alice.choose(&desk, (PresenceState::Unavailable, None), at(4));
         assert_eq!(alice.shown(at(5).0).state, PresenceState::Unavailable);
+        alice.sync_begins(&desk, (PresenceState::Online, false), at(5));
+        assert_eq!(
+            alice.shown(at(5).0).state,
+            PresenceState::Unavailable,
+            "a sync alone is no sign"
+        );
         alice.is_active(at(6));
         assert_eq!(alice.shown(at(7).0).state, PresenceState::Online);
         alice.choose(&desk, (PresenceState::Offline, None), at(8));
