@@ -1,0 +1,84 @@
+// Chromium without a window, and one tab of it as its user sees it: by the text of elements, by
+// clicks and by keys, and with all that its console says about errors.
+
+import { join } from "node:path";
+import puppeteer from "puppeteer-core";
+
+/** Starts the browser; its profile lies in the folder for temporary files and goes with it. */
+export function launch(executablePath) {
+    return puppeteer.launch({
+        executablePath,
+        args: [
+            ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
+            // Chromium's own services: nothing but loopback is there.
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+        ],
+    });
+}
+
+/** One page in a context of its own, as it were another person's browser. */
+export class Tab {
+    errors = [];
+
+    /** `name` says whose tab it is; pictures go to the folder `screenshots`, if there is one. */
+    static async open(tally, browser, url, { name, screenshots }) {
+        const context = await browser.createBrowserContext();
+        const page = await context.newPage();
+        await page.setViewport({ width: 1100, height: 750 });
+        const tab = Object.assign(new Tab(), { tally, page, name, screenshots });
+        tab.listen();
+        await page.goto(url);
+        return tab;
+    }
+
+    /** Collects every error that the page does not handle, and all that its console shows in red. */
+    listen() {
+        this.page.on("pageerror", (error) => this.errors.push(`uncaught: ${error.stack ?? error}`));
+        this.page.on("console", (message) => {
+            if (message.type() !== "error") return;
+            const { url } = message.location();
+            this.errors.push(`${message.text()} ${url ? new URL(url).pathname : ""}`.trim());
+        });
+    }
+
+    /** The texts of the elements that are shown, from top to bottom. */
+    texts(selector) {
+        return this.page.$$eval(selector, (elements) =>
+            elements.filter((element) => element.checkVisibility()).map((element) => element.innerText),
+        );
+    }
+
+    /** Waits until an element with this text among others is shown. */
+    sees(selector, text, message = `${this.name} sees ${text}`) {
+        const shown = async () => (await this.texts(selector)).some((shown) => shown.includes(text));
+        return this.tally.until(shown, message);
+    }
+
+    /** Clicks the first element with this text, as soon as it is there. */
+    async click(selector, text = "") {
+        const find = async () => {
+            for (const element of await this.page.$$(selector)) {
+                const found = await element.evaluate(
+                    (node, text) => node.checkVisibility() && node.innerText.includes(text),
+                    text,
+                );
+                if (found) return element;
+            }
+        };
+        const element = await this.tally.until(find, `${this.name} finds ${text || selector}`);
+        await element.click();
+    }
+
+    /** Replaces the content of a field by typing. */
+    async type(selector, text) {
+        await this.page.waitForSelector(selector);
+        await this.page.$eval(selector, (field) => field.select());
+        await this.page.type(selector, text);
+    }
+
+    /** What the person looks at now, as a file. */
+    async picture(name) {
+        if (!this.screenshots) return;
+        await this.page.screenshot({ path: join(this.screenshots, `${name}.png`) });
+    }
+}
