@@ -4,6 +4,9 @@
 import { join } from "node:path";
 import puppeteer from "puppeteer-core";
 
+// A message, and not one that another one quotes.
+const TILE = ".Timeline_scroller > ul > li.Timeline_message";
+
 /** Starts the browser; its profile lies in the folder for temporary files and goes with it. */
 export function launch(executablePath) {
     return puppeteer.launch({
@@ -34,9 +37,17 @@ export class Tab {
     /** Collects every error that the page does not handle, and all that its console shows in red. */
     listen() {
         this.page.on("pageerror", (error) => this.errors.push(`uncaught: ${error.stack ?? error}`));
+        this.page.on("requestfailed", (request) => {
+            const { errorText } = request.failure();
+            // What the page itself takes back: the sync that waits when it is left.
+            if (errorText === "net::ERR_ABORTED") return;
+            this.errors.push(`${errorText} ${new URL(request.url()).pathname}`);
+        });
         this.page.on("console", (message) => {
             if (message.type() !== "error") return;
             const { url } = message.location();
+            // Hydrogen asks its own origin for `undefined`, before an image has a source.
+            if (url === new URL("undefined", this.page.url()).href) return;
             this.errors.push(`${message.text()} ${url ? new URL(url).pathname : ""}`.trim());
         });
     }
@@ -46,6 +57,59 @@ export class Tab {
         return this.page.$$eval(selector, (elements) =>
             elements.filter((element) => element.checkVisibility()).map((element) => element.innerText),
         );
+    }
+
+    /** What the messages of the open room say, from top to bottom: no times, no quoted messages. */
+    messages() {
+        return this.page.$$eval(`${TILE} > .Timeline_messageBody`, (bodies) =>
+            bodies.map((body) => {
+                const copy = body.cloneNode(true);
+                for (const part of copy.querySelectorAll("time, .ReplyPreviewView")) part.remove();
+                return copy.textContent;
+            }),
+        );
+    }
+
+    /** Waits until the open room's last messages are these. */
+    endsWith(...expected) {
+        const wanted = JSON.stringify(expected);
+        const last = async () => JSON.stringify((await this.messages()).slice(-expected.length));
+        const message = `${this.name} sees at the end ${wanted}`;
+        return this.tally.until(async () => (await last()) === wanted, message, last);
+    }
+
+    /** Waits until the images that `selector` finds have arrived, and gives their sizes. */
+    async images(selector, message) {
+        const read = () =>
+            this.page.$$eval(selector, (images) =>
+                images.map((image) => [image.naturalWidth, image.naturalHeight]),
+            );
+        await this.tally.until(async () => {
+            const sizes = await read();
+            return sizes.length && sizes.every(([width]) => width);
+        }, message);
+        return read();
+    }
+
+    /** Chooses from the menu of the message with this text. */
+    async choose(text, option) {
+        const find = async () => {
+            for (const message of await this.page.$$(TILE)) {
+                if (await message.evaluate((node, text) => node.innerText.includes(text), text)) {
+                    return message;
+                }
+            }
+        };
+        const message = await this.tally.until(find, `${this.name} finds ${text}`);
+        await message.hover();
+        await (await message.$(".Timeline_messageOptions")).click();
+        await this.click(".menu button", option);
+    }
+
+    /** Writes a message and sends it. */
+    async say(text) {
+        await this.type(".MessageComposer textarea", text);
+        await this.page.keyboard.press("Enter");
     }
 
     /** Waits until an element with this text among others is shown. */

@@ -29,13 +29,17 @@ export class Tally {
         return this.check(is === shall, message, `${is} is not ${shall}`);
     }
 
-    /** Waits until `condition()`, which may be a promise, is truthy, and gives its value. */
-    async until(condition, message) {
+    /**
+     * Waits until `condition()`, which may be a promise, is truthy, and gives its value; what there
+     * is instead is told by `found()`.
+     */
+    async until(condition, message, found = () => "") {
         const deadline = Date.now() + WAIT_MS;
         for (;;) {
             const value = await condition();
             if (value || Date.now() > deadline) {
-                if (this.check(value, message, `not within ${WAIT_MS} ms`)) return value;
+                const detail = value ? "" : `not within ${WAIT_MS} ms ${await found()}`;
+                if (this.check(value, message, detail)) return value;
                 throw new Failed(message);
             }
             await new Promise((resolve) => setTimeout(resolve, 50));
@@ -56,7 +60,7 @@ export class Person {
         const response = await fetch(`${this.baseUrl}/_matrix/${path}`, {
             method,
             headers: token ? { Authorization: `Bearer ${token}` } : {},
-            body: body === undefined || body instanceof Uint8Array ? body : JSON.stringify(body),
+            body: body === undefined ? body : JSON.stringify(body),
         });
         return { status: response.status, body: await response.json() };
     }
@@ -91,6 +95,33 @@ export class Person {
 
     say(roomId, body) {
         return this.send(roomId, { msgtype: "m.text", body });
+    }
+
+    /** Puts a picture onto the server and gives its URI. */
+    async upload(bytes) {
+        const response = await fetch(`${this.baseUrl}/_matrix/media/v3/upload?filename=page.png`, {
+            method: "POST",
+            headers: { "Authorization": `Bearer ${this.token}`, "Content-Type": "image/png" },
+            body: bytes,
+        });
+        return (await response.json()).content_uri;
+    }
+
+    /** The bytes of a file on the server. */
+    async download(uri) {
+        const path = `_matrix/client/v1/media/download/${uri.replace("mxc://", "")}`;
+        const headers = { Authorization: `Bearer ${this.token}` };
+        const response = await fetch(`${this.baseUrl}/${path}`, { headers });
+        return Buffer.from(await response.arrayBuffer());
+    }
+
+    /** Whose read receipts are on which event of a room. */
+    async receipts(roomId) {
+        const { rooms } = await this.call("GET", "sync");
+        const receipts = rooms.join[roomId].ephemeral.events.find((e) => e.type === "m.receipt");
+        return Object.entries(receipts?.content ?? {}).flatMap(([eventId, kinds]) =>
+            Object.keys(kinds["m.read"] ?? {}).map((userId) => `${userId} ${eventId}`),
+        );
     }
 
     /** The newest events of a room, newest first. */
