@@ -1,6 +1,8 @@
 // Chromium without a window, and one tab of it as its user sees it: by the text of elements, by
 // clicks and by keys, and with all that its console says about errors.
 
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import puppeteer from "puppeteer-core";
 
@@ -22,6 +24,7 @@ export function launch(executablePath) {
 /** One page in a context of its own, as it were another person's browser. */
 export class Tab {
     errors = [];
+    leftovers = [];
 
     /** `name` says whose tab it is; pictures go to the folder `screenshots`, if there is one. */
     static async open(tally, browser, url, { name, screenshots }) {
@@ -104,6 +107,49 @@ export class Tab {
         await message.hover();
         await (await message.$(".Timeline_messageOptions")).click();
         await this.click(".menu button", option);
+    }
+
+    /** Logs in by the form. */
+    async logIn(person, password = person.password) {
+        await this.sees(".LoginView_forwardInfo", person.baseUrl, "the login form finds the server");
+        await this.type("#username", person.name);
+        await this.type("#password", password);
+        await this.click("button", "Log In");
+    }
+
+    /** Opens a room by its name in the list. */
+    async enter(name) {
+        await this.click(".RoomList a", name);
+        await this.sees(".RoomHeader h2", name, `${this.name} has opened ${name}`);
+    }
+
+    /** Accepts the invitation to a room. */
+    async accept(name) {
+        await this.enter(name);
+        await this.click(".InviteView button", "Accept");
+        await this.sees(".RoomView .RoomHeader h2", name, `${name} opens`);
+    }
+
+    /** Sends a picture as a file from the disk. */
+    async sendPicture(name, bytes) {
+        const folder = await mkdtemp(join(tmpdir(), "hydrogen-"));
+        const file = join(folder, name);
+        await writeFile(file, bytes);
+        await this.click(".sendFile");
+        const [chooser] = await Promise.all([
+            this.page.waitForFileChooser(),
+            this.click(".menu button", "Send picture"),
+        ]);
+        await chooser.accept([file]);
+        await this.images(`img[alt='${name}']`, `${this.name} sees ${name}`);
+        // Hydrogen may still read the file until it is sent.
+        this.leftovers.push(folder);
+    }
+
+    /** The tab closes, and what it was given goes. */
+    async close() {
+        for (const folder of this.leftovers) await rm(folder, { recursive: true });
+        await this.page.browserContext().close();
     }
 
     /** Writes a message and sends it. */

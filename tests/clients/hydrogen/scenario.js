@@ -7,10 +7,8 @@
 // exits with 1 when a check failed.
 
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { launch, Tab } from "./browser.js";
+import { readMissed, whisper } from "./encrypted.js";
 import { serveFiles } from "./files.js";
 import { Failed, Person, Tally } from "./people.js";
 
@@ -19,26 +17,18 @@ const MESSAGE = ".Timeline_message .Timeline_messageBody";
 const HISTORY = Array.from({ length: 120 }, (_, index) => `Line ${index + 1}`);
 
 // What the console shows in red when all is right: questions that are answered with a no.
+const WRONG_PASSWORD = "403 (Forbidden) /_matrix/client/r0/login";
 const EXPECTED_ERRORS = [
-    "403 (Forbidden) /_matrix/client/r0/login",
     "404 (Not Found) /.well-known/matrix/client",
     "404 (Not Found) /_matrix/client/unstable/org.matrix.msc2697.v2/dehydrated_device",
 ];
 
-/** Logs in by the form. */
-async function logIn(tab, person) {
-    await tab.sees(".LoginView_forwardInfo", person.baseUrl, "the login form has found the server");
-    await tab.type("#username", person.name);
-    await tab.type("#password", person.password);
-    await tab.click("button", "Log In");
-}
-
 /** Alice logs in, at her second attempt, and sees her room. */
 async function arrive(tab, alice) {
-    await logIn(tab, { ...alice, password: "wrong" });
+    await tab.logIn(alice, "wrong");
     await tab.sees(".error", "password don't seem to be correct", "a wrong password is told");
     await tab.picture("login");
-    await logIn(tab, alice);
+    await tab.logIn(alice);
     await tab.sees(".RoomList .name", "Lobby", "after login the room is in the list");
 }
 
@@ -51,8 +41,7 @@ async function invite(tally, tab, alice, bob) {
     await tab.sees(".InviteView_inviter", `Bob B. (${bob.userId}) invited you`);
     await tab.sees(".InviteView_roomDescription", "Private room");
     await tab.picture("invitation");
-    await tab.click(".InviteView button", "Accept");
-    await tab.sees(".RoomView .RoomHeader h2", "Garden", "the room opens");
+    await tab.accept("Garden");
     await tab.sees(".AnnouncementView", "Alice A. joined the room");
     const path = `rooms/${roomId}/state/m.room.member/${alice.userId}`;
     tally.equal((await bob.call("GET", path)).membership, "join", "bob sees that she joined");
@@ -128,21 +117,11 @@ async function show(tally, tab, alice, bob, roomId) {
     const [size] = await tab.images("img[alt='bobs.png']", "bob's picture is shown");
     tally.equal(size, [400, 300], "in its size");
 
-    const folder = await mkdtemp(join(tmpdir(), "hydrogen-"));
-    const file = join(folder, "hers.png");
-    await writeFile(file, picture);
-    await tab.click(".sendFile");
-    const [chooser] = await Promise.all([
-        tab.page.waitForFileChooser(),
-        tab.click(".menu button", "Send picture"),
-    ]);
-    await chooser.accept([file]);
+    await tab.sendPicture("hers.png", picture);
     const isHers = (e) => e.content.msgtype === "m.image" && e.sender === alice.userId;
     const sent = await bob.gets(roomId, isHers, "bob gets alice's picture");
-    await rm(folder, { recursive: true });
     const received = await bob.download(sent.content.url);
     tally.check(received.equals(picture), "the picture is as it was");
-    await tab.images("img[alt='hers.png']", "alice sees her picture");
     await bob.call("PUT", `rooms/${roomId}/state/m.room.avatar/`, { url });
     await tab.images(".RoomList .avatar img", "the room's avatar is shown");
     await tab.picture("pictures");
@@ -150,8 +129,7 @@ async function show(tally, tab, alice, bob, roomId) {
 
 /** Counts of unread messages rise while another room is open, and fall when theirs is opened. */
 async function unread(tally, tab, alice, bob, lobby, garden) {
-    await tab.click(".RoomList a", "Lobby");
-    await tab.sees(".RoomHeader h2", "Lobby", "the other room is open");
+    await tab.enter("Lobby");
     const badge = `.RoomList a[href*="${garden}"] .badge`;
     const before = Number((await tab.texts(badge))[0] ?? 0);
     await bob.say(garden, "One");
@@ -163,7 +141,7 @@ async function unread(tally, tab, alice, bob, lobby, garden) {
     const last = await bob.send(garden, mention);
     await tab.sees(`${badge}.highlighted`, `${before + 3}`, "the mention is highlighted");
     await tab.picture("unread");
-    await tab.click(".RoomList a", "Garden");
+    await tab.enter("Garden");
     const cleared = async () => (await tab.texts(badge)).length === 0;
     await tally.until(cleared, "once the room is open, the badge goes");
     const read = `${alice.userId} ${last}`;
@@ -173,7 +151,7 @@ async function unread(tally, tab, alice, bob, lobby, garden) {
 
 /** Alice scrolls up to the beginning of a room. */
 async function scrollBack(tally, tab) {
-    await tab.click(".RoomList a", "Lobby");
+    await tab.enter("Lobby");
     await tab.endsWith(...HISTORY.slice(-3));
     const atTop = async () => {
         await tab.page.$eval(".Timeline_scroller", (scroller) => scroller.scrollTo(0, 0));
@@ -185,12 +163,14 @@ async function scrollBack(tally, tab) {
 }
 
 /** The page is left and comes back: from what the browser keeps, and with what came meanwhile. */
-async function resume(tally, tab, alice, bob, lobby) {
+async function resume(tally, tab, carolsTab, alice, bob, lobby) {
     const devices = await alice.call("GET", "devices");
     const url = tab.page.url();
     await tab.page.goto("about:blank");
     const missed = Array.from({ length: 40 }, (_, index) => `Missed ${index + 1}`);
     for (const line of missed) await bob.say(lobby, line);
+    await carolsTab.say("While you were away");
+    await carolsTab.endsWith("While you were away");
     await tab.page.goto(url);
     await tab.sees(".RoomHeader h2", "Lobby", "the room is open again");
     await tab.endsWith(missed.at(-1));
@@ -208,9 +188,11 @@ async function resume(tally, tab, alice, bob, lobby) {
     const expected = [...HISTORY, ...missed].slice(-shown.length);
     tally.equal(shown, expected, "nothing is missing, twice or misplaced");
     tally.equal((await alice.call("GET", "devices")).devices.length, devices.devices.length, "no login");
-    const cleared = async () => (await tab.texts(".RoomList .badge")).length === 0;
+    const badge = `.RoomList a[href*="${lobby}"] .badge`;
+    const cleared = async () => (await tab.texts(badge)).length === 0;
     await tally.until(cleared, "what is read is not counted any more");
     await tab.picture("resumed");
+    await readMissed(tab, "While you were away");
 }
 
 /** Alice logs out: the page forgets her, and the server her device. */
@@ -234,10 +216,10 @@ async function logOut(tally, tab, alice) {
 }
 
 /** All errors of a tab are those that are expected. */
-function compareErrors(tally, tab) {
+function compareErrors(tally, tab, expected) {
     const prefix = "Failed to load resource: the server responded with a status of ";
     const errors = new Set(tab.errors.map((error) => error.replace(prefix, "")));
-    tally.equal([...errors].sort(), EXPECTED_ERRORS, `the console of ${tab.name} shows no error`);
+    tally.equal([...errors].sort(), expected, `the console of ${tab.name} shows no error`);
 }
 
 /** A room with a history, in which alice and bob are. */
@@ -258,7 +240,10 @@ async function scenario(tally, baseUrl, browser, page, screenshots) {
     const alice = new Person(tally, baseUrl, `alice-${tag}`, PASSWORD);
     const bob = new Person(tally, baseUrl, `bob-${tag}`, PASSWORD);
     const lobby = await prepare(alice, bob);
-    const tab = await Tab.open(tally, browser, page.url, { name: "alice", screenshots });
+    const carol = new Person(tally, baseUrl, `carol-${tag}`, PASSWORD);
+    await carol.register();
+    const open = (name) => Tab.open(tally, browser, page.url, { name, screenshots });
+    const [tab, carolsTab] = [await open("alice"), await open("carol")];
     try {
         await arrive(tab, alice);
         const garden = await invite(tally, tab, alice, bob);
@@ -266,14 +251,18 @@ async function scenario(tally, baseUrl, browser, page, screenshots) {
         await respond(tally, tab, alice, bob, garden, hello);
         await show(tally, tab, alice, bob, garden);
         await unread(tally, tab, alice, bob, lobby, garden);
+        await whisper(tally, tab, carolsTab, alice, carol);
         await scrollBack(tally, tab);
-        await resume(tally, tab, alice, bob, lobby);
+        await resume(tally, tab, carolsTab, alice, bob, lobby);
         await logOut(tally, tab, alice);
     } catch (error) {
-        await tab.picture("failed");
+        for (const one of [tab, carolsTab]) await one.picture(`failed-${one.name}`);
         throw error;
     } finally {
-        compareErrors(tally, tab);
+        compareErrors(tally, tab, [WRONG_PASSWORD, ...EXPECTED_ERRORS]);
+        compareErrors(tally, carolsTab, EXPECTED_ERRORS);
+        await tab.close();
+        await carolsTab.close();
     }
 }
 
