@@ -94,18 +94,15 @@ export class Tab {
         return read();
     }
 
-    /** Chooses from the menu of the message with this text. */
+    /** Chooses from the menu of the message with this text, once the server has given it an id. */
     async choose(text, option) {
-        const find = async () => {
-            for (const message of await this.page.$$(TILE)) {
-                if (await message.evaluate((node, text) => node.innerText.includes(text), text)) {
-                    return message;
-                }
-            }
-        };
-        const message = await this.tally.until(find, `${this.name} finds ${text}`);
-        await message.hover();
-        await (await message.$(".Timeline_messageOptions")).click();
+        await this.act(TILE, text, async (message) => {
+            const id = await message.evaluate((node) => node.dataset.eventId);
+            if (!id?.startsWith("$")) return false;
+            await message.hover();
+            await (await message.$(".Timeline_messageOptions")).click();
+            return true;
+        });
         await this.click(".menu button", option);
     }
 
@@ -165,18 +162,29 @@ export class Tab {
     }
 
     /** Clicks the first element with this text, as soon as it is there. */
-    async click(selector, text = "") {
-        const find = async () => {
+    click(selector, text = "") {
+        return this.act(selector, text, async (element) => {
+            await element.click();
+            return true;
+        });
+    }
+
+    /** Does something with the first element with this text, until `action` says that it is done. */
+    act(selector, text, action) {
+        const has = (node, text) => node.checkVisibility() && node.innerText.includes(text);
+        const attempt = async () => {
             for (const element of await this.page.$$(selector)) {
-                const found = await element.evaluate(
-                    (node, text) => node.checkVisibility() && node.innerText.includes(text),
-                    text,
-                );
-                if (found) return element;
+                if (await element.evaluate(has, text)) return action(element);
             }
+            return false;
         };
-        const element = await this.tally.until(find, `${this.name} finds ${text || selector}`);
-        await element.click();
+        // Hydrogen may put another element into the place of one that was just found.
+        const retried = () =>
+            attempt().catch((error) => {
+                if (/detached|not clickable/i.test(error.message)) return false;
+                throw error;
+            });
+        return this.tally.until(retried, `${this.name} finds ${text || selector}`);
     }
 
     /** Replaces the content of a field by typing. */

@@ -1,4 +1,4 @@
-// Alice and carol, each in a browser of her own, talk in an encrypted room of alice.
+// Alice and Carol, each in a browser of her own, talk in an encrypted room of alice.
 
 /**
  * Alice creates the room by a plain request, and enters it: Hydrogen 0.3.1 has a form for it, but does
