@@ -133,6 +133,9 @@ pub(super) async fn get_supported_versions(
             response.unstable_features.insert(feature.to_owned(), true);
         }
     }
+    if app.config.calls.livekit_service_url.is_some() {
+        response.unstable_features.insert("org.matrix.msc4143".to_owned(), true);
+    }
     Ok(response)
 }
 

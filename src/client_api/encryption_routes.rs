@@ -10,6 +10,13 @@ use super::{
 };
 use crate::http::{Options, Routes};
 
+/// Hydrogen asks at the addresses of r0 for everything.
+const SIGNING_PATHS: [&str; 1] = ["/_matrix/client/r0/keys/device_signing/upload"];
+const BACKUPS_PATHS: [&str; 1] = ["/_matrix/client/r0/room_keys/version"];
+const BACKUP_PATHS: [&str; 1] = ["/_matrix/client/r0/room_keys/version/{version}"];
+const BACKUP_KEYS_PATHS: [&str; 1] = ["/_matrix/client/r0/room_keys/keys"];
+const SIGNATURE_PATHS: [&str; 1] = ["/_matrix/client/r0/keys/signatures/upload"];
+
 /// The largest body of a rendezvous as JSON: each byte of its text may be escaped.
 const RENDEZVOUS_BODY_BYTES_MAX: usize = 32 * 1024;
 
@@ -38,16 +45,19 @@ fn key_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 fn cross_signing_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
-        .add_with(uiaa::OPTIONS, cross_signing::upload_signing_keys)
-        .add_rendered(Options::DEFAULT, cross_signing::upload_signatures)
+        .add_with(uiaa::OPTIONS.more_paths(&SIGNING_PATHS), cross_signing::upload_signing_keys)
+        .add_rendered(
+            Options::DEFAULT.more_paths(&SIGNATURE_PATHS),
+            cross_signing::upload_signatures,
+        )
 }
 
 fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
-        .add(backup::create_backup_version)
+        .add_with(Options::DEFAULT.more_paths(&BACKUPS_PATHS), backup::create_backup_version)
         .add(backup::get_latest_backup_info)
-        .add(backup::get_backup_info)
-        .add(backup::update_backup_version)
+        .add_with(Options::DEFAULT.more_paths(&BACKUP_PATHS), backup::get_backup_info)
+        .add_with(Options::DEFAULT.more_paths(&BACKUP_PATHS), backup::update_backup_version)
         .add(backup::delete_backup_version)
         .add(backup::add_backup_keys_for_session)
         .add(backup::get_backup_keys_for_session)
@@ -55,7 +65,7 @@ fn backup_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .add(backup::add_backup_keys_for_room)
         .add_rendered(Options::DEFAULT, backup::get_backup_keys_for_room)
         .add(backup::delete_backup_keys_for_room)
-        .add(backup::add_backup_keys)
+        .add_with(Options::DEFAULT.more_paths(&BACKUP_KEYS_PATHS), backup::add_backup_keys)
         .add_rendered(Options::DEFAULT, backup::get_backup_keys)
         .add(backup::delete_backup_keys)
 }

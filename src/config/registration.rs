@@ -6,7 +6,7 @@ use url::Url;
 use super::Secret;
 
 /// Who may make an account. An administrator always can, with `causerie admin create-user`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct RegistrationConfig {
@@ -41,6 +41,25 @@ pub struct RegistrationConfig {
     /// Whether guests may come: accounts without a password that may only read and join rooms that
     /// let guests in. Anybody who reaches the server can make one.
     pub guests: bool,
+
+    /// Whether a new account begins with a display name, the part of its id before the server, as
+    /// clients would show the whole id else. Users change or remove it as they like.
+    pub display_name_from_id: bool,
+}
+
+impl Default for RegistrationConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            tokens: Vec::new(),
+            open_without_token: false,
+            i_understand_that_anyone_can_register: false,
+            require_email: false,
+            terms: Vec::new(),
+            guests: false,
+            display_name_from_id: true,
+        }
+    }
 }
 
 /// Something to agree to.

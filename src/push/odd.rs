@@ -322,6 +322,7 @@ fn parse(user_id: &UserId, content: Option<&str>) -> Ruleset {
     match serde_json::from_str::<Content>(content) {
         Ok(Content { global: mut rules }) => {
             rules.update_with_server_default(defaults);
+            rules.postcontent.clear();
             rules
         }
         Err(error) => {
@@ -418,7 +419,7 @@ mod tests {
     use super::*;
 
     fn alice() -> Ruleset {
-        Ruleset::server_default(user_id!("@alice:hs1"))
+        predefined(user_id!("@alice:hs1"))
     }
 
     fn odd(rules: Ruleset) -> Option<OddUser> {

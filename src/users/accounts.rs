@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use kv::{Batch, CommitError, Durability, Json, Position, Store};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
-use super::{directory, now_ms, passwords::Passwords};
+use super::{directory, now_ms, passwords::Passwords, profiles::DISPLAY_NAME};
 use crate::{
+    config::Config,
     error::ApiError,
     storage::{
         rows::users::{AccountRow, ProfileRow},
-        schema::users::ACCOUNTS,
+        schema::users::{ACCOUNTS, PROFILES},
     },
     time::Clock,
 };
@@ -30,6 +31,8 @@ pub struct Accounts {
     server_name: OwnedServerName,
     clock: Clock,
     passwords: Passwords,
+    /// Whether a new account is called as its id begins.
+    named: bool,
 }
 
 /// What a new account begins with.
@@ -56,8 +59,10 @@ impl<'a> NewAccount<'a> {
 }
 
 impl Accounts {
-    pub(super) fn new(store: Store, server_name: OwnedServerName, clock: Clock) -> Self {
-        Self { store, server_name, clock, passwords: Passwords::default() }
+    pub(super) fn new(store: Store, config: &Config, clock: Clock) -> Self {
+        let server_name = config.server.name.clone();
+        let named = config.registration.display_name_from_id;
+        Self { store, server_name, clock, passwords: Passwords::default(), named }
     }
 
     /// The user id for a new account of this name, if the name keeps to the rules.
@@ -139,7 +144,12 @@ impl Accounts {
         // Of two that take the same name at once, one conflicts here.
         also.check_absent(&ACCOUNTS, &key);
         also.put(&ACCOUNTS, &key, &Json(row));
-        directory::update(&mut also, new.user_id, None, Some(&ProfileRow::default()));
+        let mut profile = ProfileRow::default();
+        if self.named && !new.guest {
+            profile.0.insert(DISPLAY_NAME.to_owned(), new.user_id.localpart().into());
+            also.put(&PROFILES, &key, &Json(profile.clone()));
+        }
+        directory::update(&mut also, new.user_id, None, Some(&profile));
         if commit(&self.store, also).await?.is_some() {
             return Ok(true);
         }

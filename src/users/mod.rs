@@ -120,8 +120,7 @@ impl Users {
         clock: Clock,
         appservices: Appservices,
     ) -> Self {
-        let server_name = config.server.name.clone();
-        let accounts = Accounts::new(store.clone(), server_name, clock.clone());
+        let accounts = Accounts::new(store.clone(), config, clock.clone());
         let sessions = Sessions::new(store.clone(), interner, config, clock.clone());
         let devices = Devices::new(store.clone(), interner, sessions.clone(), config);
         let ids = ThirdPartyIds::new(store.clone(), clock.clone(), accounts.clone());

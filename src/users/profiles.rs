@@ -31,7 +31,7 @@ const PROFILE_BYTES_MAX: usize = 64 * 1024;
 /// The longest name of a field.
 const FIELD_BYTES_MAX: usize = 255;
 
-const DISPLAY_NAME: &str = "displayname";
+pub(super) const DISPLAY_NAME: &str = "displayname";
 const AVATAR_URL: &str = "avatar_url";
 
 /// A user's profile.
@@ -108,7 +108,7 @@ impl Profiles {
     ) -> Result<Profile, ApiError> {
         check_field(field)?;
         // Clients unset the two old fields by setting them to nothing.
-        if is_in_rooms(field) && (value.is_null() || value == "") {
+        if is_in_rooms(field) && value.as_str() == Some("") {
             return self.remove(user_id, field).await;
         }
         self.check_value(field, &value)?;

@@ -59,6 +59,8 @@ pub struct Registration(Arc<Parts>);
 struct Parts {
     store: Store,
     config: RegistrationConfig,
+    /// Whether addresses can be proven.
+    sends_mail: bool,
     clock: Clock,
     accounts: Accounts,
     ids: ThirdPartyIds,
@@ -80,6 +82,7 @@ impl Registration {
         Self(Arc::new(Parts {
             store,
             config: config.registration.clone(),
+            sends_mail: config.email.smtp_url.is_some() && config.server.public_base_url.is_some(),
             clock,
             accounts,
             ids,
@@ -94,11 +97,21 @@ impl Registration {
         }))
     }
 
-    /// The ways to register; none where registration is off.
+    /// The ways to register; none where registration is off. Where the server sends mail and does
+    /// not insist on an address, each is there without and with one: who has given one can reset a
+    /// forgotten password.
     pub fn flows(&self) -> Vec<Vec<AuthType>> {
+        let mut flows = self.flows_with(self.0.config.require_email);
+        if self.0.sends_mail && !self.0.config.require_email {
+            flows.extend(self.flows_with(true));
+        }
+        flows
+    }
+
+    fn flows_with(&self, email: bool) -> Vec<Vec<AuthType>> {
         let config = &self.0.config;
         let mut all = Vec::new();
-        if config.require_email {
+        if email {
             all.push(AuthType::EmailIdentity);
         }
         if !config.terms.is_empty() {

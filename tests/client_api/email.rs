@@ -303,6 +303,34 @@ async fn registration_may_ask_for_an_address() {
 }
 
 #[tokio::test]
+async fn who_registers_may_give_an_address() {
+    let (url, mut mails) = mail_server().await;
+    let server = TestServer::with(|config| {
+        config.email.smtp_url = Some(Secret::new(url));
+        config.email.from = Some("noreply@example.org".to_owned());
+        config.server.public_base_url = Some("https://matrix.example.org/".parse().unwrap());
+    })
+    .await;
+    let challenge = server.post("v3/register", json!({})).send().await;
+    let stages = json!([{ "stages": ["m.login.dummy"] }, { "stages": ["m.login.email.identity"] }]);
+    assert_eq!(challenge.body["flows"], stages);
+    let proof = sid(ask(&server, "register", "a@example.com", "s1", 1).await);
+    confirm(&server, &mails.next().await.link().unwrap()).await;
+    let auth = json!({
+        "type": "m.login.email.identity",
+        "threepid_creds": { "sid": proof, "client_secret": "s1" },
+        "session": challenge.body["session"],
+    });
+    let body = json!({ "username": "alice", "password": PASSWORD, "auth": auth });
+    let alice = server.post("v3/register", body).send().await.ok();
+    let token = alice["access_token"].as_str().unwrap();
+    let known = server.get("v3/account/3pid").token(token).send().await.ok();
+    assert_eq!(known["threepids"][0]["address"], json!("a@example.com"));
+    // Without one it goes as well.
+    server.register("bob").await;
+}
+
+#[tokio::test]
 async fn what_this_server_does_not_do_is_refused() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;

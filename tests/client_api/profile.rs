@@ -10,6 +10,22 @@ async fn put(server: &TestServer, user: &TestUser, field: &str, value: Value) ->
 }
 
 #[tokio::test]
+async fn an_account_begins_with_a_name() {
+    let server = TestServer::with(|config| config.registration.display_name_from_id = true).await;
+    let alice = server.client("alice").await;
+    let profile = format!("v3/profile/{}", alice.id());
+    assert_eq!(alice.get(&profile).await.ok(), json!({ "displayname": "alice" }));
+    let room = alice.create_room(json!({})).await;
+    let path = format!("v3/rooms/{room}/state/m.room.member/{}", alice.id());
+    assert_eq!(alice.get(&path).await.ok()["displayname"], "alice");
+    let found = server.client("bob").await;
+    let found = found.post("v3/user_directory/search", json!({ "search_term": "ali" })).await.ok();
+    assert_eq!(found["results"][0]["display_name"], "alice");
+    alice.delete(&format!("{profile}/displayname")).await.ok();
+    assert_eq!(alice.get(&profile).await.ok(), json!({}));
+}
+
+#[tokio::test]
 async fn a_profile_is_set_field_by_field() {
     let server = TestServer::new().await;
     let alice = server.register("alice").await;

@@ -30,6 +30,9 @@ async fn the_rules_are_there_from_the_beginning() {
     let alice = server.register("alice").await;
     let all = get(&server, &alice, "").await.ok();
     assert_eq!(all["global"]["override"][0]["rule_id"], json!(".m.rule.master"));
+    // Of the kinds of the specification alone: ruma has one more.
+    let kinds: Vec<_> = all["global"].as_object().unwrap().keys().collect();
+    assert_eq!(kinds, ["override", "underride"]);
     assert_eq!(get(&server, &alice, "global/").await.ok(), all["global"]);
     assert_eq!(get(&server, &alice, "global").await.ok(), all["global"]);
     let old = server.get("r0/pushrules/").token(&alice.token).send().await;

@@ -96,6 +96,14 @@ async fn threads_are_counted_by_themselves() {
     let answer = threaded().await;
     let expected = json!({ &start: { "notification_count": 1, "highlight_count": 1 } });
     assert_eq!(threads(&answer), expected);
+    // What relates to the root in another way is shown in the thread too.
+    let reaction = json!({
+        "m.relates_to": { "rel_type": "m.annotation", "event_id": start, "key": "+" },
+    });
+    let path = format!("v3/rooms/{room}/send/m.reaction/reaction");
+    let reaction = alice.put(&path, reaction).await.ok()["event_id"].as_str().unwrap().to_owned();
+    read(&bob, &room, &reaction, json!({ "thread_id": start })).await;
+    assert_eq!(threads(&threaded().await), Value::Null);
     let last = alice.send(&room, "last").await;
     read(&bob, &room, &last, json!({})).await;
     let answer = threaded().await;

@@ -307,6 +307,13 @@ async fn an_invitation_is_told() {
     let told = gateway.wait_for(1).await;
     assert_eq!(told[0]["type"], "m.room.member");
     assert_eq!(told[0]["user_is_target"], true);
+    // It counts as one unread thing until it is answered.
+    assert_eq!(told[0]["counts"]["unread"], 1);
+    let path = format!("v3/rooms/{}/leave", encode(&room));
+    bob.post(&path, json!({})).await.ok();
+    let told = gateway.wait_for(2).await;
+    assert_eq!(told[1].get("event_id"), None);
+    assert_eq!(told[1]["counts"].get("unread").unwrap_or(&json!(0)), 0);
 }
 
 #[tokio::test]

@@ -44,6 +44,22 @@ async fn t69_a_stage_that_is_in_no_flow_proves_nothing() {
 }
 
 #[tokio::test]
+async fn the_user_may_be_named_as_in_old_versions() {
+    let server = TestServer::new().await;
+    let alice = server.register("alice").await;
+    for user in ["alice", alice.user_id.as_str()] {
+        let session = begin(&server, &alice, &["A"]).await;
+        let proof = |password: &str| {
+            let kind = "m.login.password";
+            json!({ "type": kind, "user": user, "password": password, "session": session })
+        };
+        let answer = delete_devices(&server, &alice, &["A"], Some(proof("wrong"))).await;
+        assert_eq!(answer.outcome().0, 401);
+        delete_devices(&server, &alice, &["A"], Some(proof(PASSWORD))).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn t69_a_session_belongs_to_one_user() {
     let server = TestServer::new().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

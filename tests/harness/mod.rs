@@ -177,6 +177,8 @@ impl TestServer {
     async fn on(store: Store, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_server(ServerName::parse("example.org").unwrap());
         config.registration.open_without_token = true;
+        // Names are told where a test is about them.
+        config.registration.display_name_from_id = false;
         config.rate_limits.enabled = false;
         // It is told when it comes, between whatever else a test waits for.
         config.presence.enabled = false;
