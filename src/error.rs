@@ -215,7 +215,12 @@ impl From<kv::CommitError> for ApiError {
     fn from(error: kv::CommitError) -> Self {
         match error {
             kv::CommitError::Store(error) => error.into(),
-            kv::CommitError::Conflict | kv::CommitError::TooLarge(_) => Self::internal(error),
+            kv::CommitError::TooLarge(_) => {
+                let mut refusal = Self::too_large("That is more than can be written at once");
+                refusal.source = Some(Arc::new(error));
+                refusal
+            }
+            kv::CommitError::Conflict => Self::internal(error),
         }
     }
 }

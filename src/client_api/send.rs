@@ -13,6 +13,7 @@ use ruma::{
     events::TimelineEventType,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     ClientApi,
@@ -68,6 +69,9 @@ pub async fn send_state(
     if event_type == TimelineEventType::RoomCanonicalAlias {
         app.rooms.check_canonical_alias(&room, &auth.user_id, &content).await?;
     }
+    if auth.guest && event_type == TimelineEventType::RoomMember {
+        check_guest_event(&auth, &request.state_key, &content)?;
+    }
     // A guest who joins this way is treated like one who joins the other.
     let guest =
         (auth.guest && event_type == TimelineEventType::RoomMember).then(|| auth.user_id.clone());
@@ -92,6 +96,23 @@ pub async fn send_state(
         app.users.confirm_guest(&app.rooms, &room, guest).await?;
     }
     Ok(send_state_event::v3::Response::new(sent.event_id))
+}
+
+/// A guest comes and goes, and does nothing with others.
+fn check_guest_event(auth: &Requester, target: &str, content: &RawValue) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: Option<String>,
+    }
+    let content: Content = serde_json::from_str(content.get())
+        .map_err(|_| ApiError::bad_json("The content is no membership"))?;
+    let is_own = target == auth.user_id.as_str()
+        && content.membership.is_some_and(|name| ["join", "leave"].contains(&&*name));
+    if is_own {
+        Ok(())
+    } else {
+        Err(ApiError::guest_access_forbidden("Guests only join and leave"))
+    }
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`

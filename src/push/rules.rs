@@ -21,8 +21,8 @@ use ruma::{
     EventId, OwnedUserId, RoomId, UserId,
     events::AnyTimelineEvent,
     push::{
-        Action, AnyPushRuleRef, FlattenedJson, PushCondition, PushConditionRoomCtx, Ruleset,
-        ScalarJsonValue,
+        Action, AnyPushRuleRef, FlattenedJson, FlattenedJsonValue, PushCondition,
+        PushConditionRoomCtx, Ruleset, ScalarJsonValue,
     },
     serde::Raw,
 };
@@ -46,11 +46,13 @@ const TEXT_BYTES_MAX: usize = 8 * 1024;
 const PLACES_MAX: usize = 64;
 /// How many wildcards a pattern may have; one with more matches nothing.
 const WILDCARDS_MAX: usize = 20;
-/// How much one set of rules may look for in one event: so many words, or fewer where patterns with
-/// wildcards are among them.
+/// How much one set of rules may look for in one event: so many words and short lists, or fewer where
+/// patterns with wildcards or long lists are among them.
 const BUDGET: usize = 256;
 /// What a pattern with wildcards costs of that.
 const PATTERN_COST: usize = 16;
+/// How many elements of a list are compared for one of it.
+const ELEMENTS_PER_COST: usize = 64;
 /// How large a compiled pattern may be.
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
 /// How many compiled patterns are kept.
@@ -243,6 +245,15 @@ impl Evaluation<'_> {
             }
             PushCondition::SenderNotificationPermission(data) => {
                 self.context.sender.allows(data.key.as_ref())
+            }
+            PushCondition::EventPropertyContains(data) => {
+                // Each element is compared.
+                let elements = match flat.get(&data.key) {
+                    Some(FlattenedJsonValue::Array(elements)) => elements.len(),
+                    _ => return false,
+                };
+                self.affords(1 + elements / ELEMENTS_PER_COST)
+                    && now(condition.applies(flat, &self.ruma)).unwrap_or(false)
             }
             condition => now(condition.applies(flat, &self.ruma)).unwrap_or(false),
         }

@@ -203,7 +203,9 @@ pub fn aliases_of(reader: &Reader<'_>, room: RoomNid) -> Result<Vec<OwnedRoomAli
     Ok(names.filter_map(|name| OwnedRoomAliasId::try_from(name).ok()).collect())
 }
 
-fn named_aliases(content: &serde_json::value::RawValue) -> Result<Vec<OwnedRoomAliasId>, ApiError> {
+pub(super) fn named_aliases(
+    content: &serde_json::value::RawValue,
+) -> Result<Vec<OwnedRoomAliasId>, ApiError> {
     #[derive(serde::Deserialize)]
     struct Content {
         alias: Option<String>,

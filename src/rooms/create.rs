@@ -25,6 +25,9 @@ const ATTEMPTS_MAX: u32 = 16;
 /// How many users one request may invite.
 const INVITES_MAX: usize = 100;
 
+/// How many events the client may give a new room.
+const INITIAL_STATE_MAX: usize = 500;
+
 /// The presets of a new room.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#creation>
@@ -96,6 +99,7 @@ impl Rooms {
         if request.invites.len() > INVITES_MAX {
             return Err(ApiError::invalid_param("A request invites at most 100 users"));
         }
+        check_initial_state(&request)?;
         for (user_id, _) in &request.invites {
             self.check_reachable(user_id)?;
         }
@@ -268,6 +272,33 @@ fn add_first_events(
     }
     if request.listed {
         directory::list(&mut draft.extra, draft.room.nid);
+    }
+    Ok(())
+}
+
+/// What `initial_state` may not bring in past the checks and limits of its own way: memberships, and
+/// aliases that do not lead to the room.
+fn check_initial_state(request: &CreateRoom) -> Result<(), ApiError> {
+    if request.initial_state.len() > INITIAL_STATE_MAX {
+        let message = format!("A room begins with at most {INITIAL_STATE_MAX} events");
+        return Err(ApiError::invalid_param(message));
+    }
+    for (kind, _, content) in &request.initial_state {
+        match kind {
+            TimelineEventType::RoomMember => {
+                let message = "Invite by `invite`: memberships have no place in `initial_state`";
+                return Err(ApiError::invalid_room_state(message));
+            }
+            TimelineEventType::RoomCanonicalAlias => {
+                for alias in alias::named_aliases(content)? {
+                    if request.alias.as_ref() != Some(&alias) {
+                        let message = format!("{alias} does not lead to this room");
+                        return Err(ApiError::bad_alias(message));
+                    }
+                }
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -283,10 +283,13 @@ fn state_around(
     let last = after.last().unwrap_or(event);
     let lazy = filter.lazy_loads_members();
     let part = if lazy { Part::Others } else { Part::All };
+    // Who was never in the room, as one who is invited, sees no more of its state than of its events.
+    let is_stranger = viewer.standing(reader)? == Standing::Stranger;
     let mut state = Vec::new();
     for nid in events_of_state(&rooms, reader, &room, last.record.state_after, &part)? {
         if let Some(event) = rooms.event(reader, &room, nid)?
             && filter.admits(&event)
+            && (!is_stranger || viewer.may_see(reader, &event)?)
         {
             state.push(client_event(reader, viewer, &event, &form.clone().of_state())?);
         }

@@ -45,7 +45,11 @@ async fn t76_guests_do_what_guests_may() {
     let profile = format!("v3/profile/{}", guest.id());
     let name = format!("{profile}/displayname");
     guest.put(&name, json!({ "displayname": "G" })).await.ok();
+    let member = |user: &str| format!("v3/rooms/{room}/state/m.room.member/{user}");
     let refused = [
+        guest.put(&member("@bob:example.org"), json!({ "membership": "invite" })).await,
+        guest.put(&member(alice.id()), json!({ "membership": "leave" })).await,
+        guest.put(&member(guest.id()), json!({ "membership": "knock" })).await,
         guest.post("v3/createRoom", json!({})).await,
         guest.act_on(&room, "invite", &alice).await,
         guest.act_on(&room, "kick", &alice).await,

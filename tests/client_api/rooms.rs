@@ -356,6 +356,58 @@ async fn t82_aliases_are_their_owners() {
 }
 
 #[tokio::test]
+async fn t82_a_room_does_not_begin_with_what_is_not_its_own() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    alice.create_room(json!({ "room_alias_name": "official" })).await;
+    let create = async |alias: Option<&str>, kind: &str, key: &str, content: Value| {
+        let event = json!({ "type": kind, "state_key": key, "content": content });
+        let mut body = json!({ "initial_state": [event] });
+        if let Some(alias) = alias {
+            body["room_alias_name"] = json!(alias);
+        }
+        bob.post("v3/createRoom", body).await
+    };
+    let kind = "m.room.canonical_alias";
+    for content in
+        [json!({ "alias": "#official:example.org" }), json!({ "alt_aliases": ["#x:example.org"] })]
+    {
+        assert_eq!(create(None, kind, "", content).await.outcome(), (400, "M_BAD_ALIAS"));
+    }
+    create(Some("own"), kind, "", json!({ "alias": "#own:example.org" })).await.ok();
+    // Invites have limits and checks that this way does not have.
+    let invite = create(None, "m.room.member", alice.id(), json!({ "membership": "invite" })).await;
+    assert_eq!(invite.outcome(), (400, "M_INVALID_ROOM_STATE"));
+    let many: Vec<_> = (0..501)
+        .map(|key| json!({ "type": "a", "state_key": key.to_string(), "content": {} }))
+        .collect();
+    let many = bob.post("v3/createRoom", json!({ "initial_state": many })).await;
+    assert_eq!(many.outcome(), (400, "M_INVALID_PARAM"));
+}
+
+#[tokio::test]
+async fn t58_the_invited_learn_no_state_by_the_context_of_their_invite() {
+    let server = TestServer::new().await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let visibility = json!({ "history_visibility": "invited" });
+    let state = json!([
+        { "type": "m.room.history_visibility", "content": visibility },
+        { "type": "org.example.secret", "content": { "secret": true } },
+    ]);
+    let room = alice.create_room(json!({ "initial_state": state })).await;
+    alice.invite(&room, &bob).await;
+    let path = format!("v3/rooms/{room}/state/m.room.member/{}?format=event", bob.id());
+    let invite = alice.get(&path).await.ok()["event_id"].as_str().unwrap().to_owned();
+    let around = bob.get(&format!("v3/rooms/{room}/context/{invite}?limit=0")).await;
+    if around.status == 200 {
+        let told = around.body.to_string();
+        assert!(!told.contains("secret"), "{told}");
+    }
+    let all = alice.get(&format!("v3/rooms/{room}/context/{invite}?limit=0")).await.ok();
+    assert!(all["state"].to_string().contains("secret"));
+}
+
+#[tokio::test]
 async fn t82_a_canonical_alias_leads_to_its_room() {
     let server = TestServer::new().await;
     let alice = server.client("alice").await;

@@ -47,8 +47,33 @@ impl Lists {
     fn name(&self, url: &Url) -> Option<bool> {
         let (addresses, hosts) = self.0.as_ref()?;
         let host = url.host_str().unwrap_or_default().trim_end_matches('.');
-        Some(addresses.is_match(url.as_str()) || hosts.is_match(host))
+        Some(addresses.is_match(&plain(url)) || hosts.is_match(host))
     }
+}
+
+/// An address in its plainest spelling: without the dot that may end a host, and without escapes
+/// where none are needed.
+fn plain(url: &Url) -> String {
+    let mut url = url.clone();
+    let host = url.host_str().map(|host| host.trim_end_matches('.').to_owned());
+    // What is no host without the dot stays as it is.
+    let _ = url.set_host(host.as_deref());
+    let mut plain = String::with_capacity(url.as_str().len());
+    let mut rest = url.as_str();
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let plain_byte =
+            byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte));
+        if let Some(byte) = plain_byte {
+            plain.push(char::from(byte));
+            rest = &after[2..];
+        } else {
+            plain.push('%');
+            rest = after;
+        }
+    }
+    plain + rest
 }
 
 fn set(patterns: &[&String]) -> Result<RegexSet, regex::Error> {
@@ -78,6 +103,10 @@ mod tests {
         assert!(!allows(&[], &["*.example.org"], "https://www.example.org/a"));
         assert!(allows(&[], &["exampleXorg"], "https://example.org/"));
         assert!(!allows(&[], &["https://example.org/private/*"], "https://example.org/private/x"));
+        for spelling in ["https://example.org./private/x", "https://example.org/%70riv%61te/x"] {
+            assert!(!allows(&[], &["https://example.org/private/*"], spelling), "{spelling}");
+        }
+        assert!(allows(&[], &["https://example.org/private/*"], "https://example.org/public%2"));
         assert!(allows(&[], &["https://example.org/private/*"], "https://example.org/public"));
         assert!(allows(&["example.org"], &[], "https://example.org/"));
         assert!(!allows(&["example.org"], &[], "https://example.com/"));

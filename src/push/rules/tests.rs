@@ -3,8 +3,8 @@
 use ruma::{
     event_id,
     push::{
-        ConditionalPushRule, EventMatchConditionData, NewConditionalPushRule, NewPatternedPushRule,
-        NewPushRule, RuleKind,
+        ConditionalPushRule, EventMatchConditionData, EventPropertyContainsConditionData,
+        NewConditionalPushRule, NewPatternedPushRule, NewPushRule, RuleKind,
     },
     room_id, user_id,
 };
@@ -121,6 +121,34 @@ fn content_rules(patterns: impl Iterator<Item = String>) -> Ruleset {
         rules.insert(NewPushRule::Content(rule), None, None).unwrap();
     }
     rules
+}
+
+#[test]
+fn t88_long_lists_use_up_what_rules_may_look_for() {
+    let contains = |id: &str, value: i32| {
+        let condition = EventPropertyContainsConditionData::new(
+            "content.list".into(),
+            ruma::Int::from(value).into(),
+        );
+        let conditions = vec![PushCondition::EventPropertyContains(condition)];
+        NewConditionalPushRule::new(id.to_owned(), conditions, vec![Action::Notify])
+    };
+    let verdict = |rules: usize, elements: usize| {
+        let mut all = defaults();
+        all.insert(NewPushRule::Override(contains("last", 2)), None, None).unwrap();
+        // Those that are added later come first.
+        for number in 0..rules {
+            let rule = contains(&number.to_string(), 3);
+            all.insert(NewPushRule::Override(rule), None, None).unwrap();
+        }
+        let mut list = vec![1; elements];
+        list.push(2);
+        judge(&all, "org.example.list", &json!({ "list": list }), 0).notify
+    };
+    assert_eq!(verdict(5, 1_000), 1);
+    assert_eq!(verdict(100, 10), 1);
+    assert_eq!(verdict(5, 16_000), 0, "what is left over is not looked at");
+    assert_eq!(verdict(300, 10), 0);
 }
 
 #[test]
