@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    RoomAliasId,
+    OwnedUserId, RoomAliasId,
     api::client::room::{
         Visibility,
         create_room::v3::{self, RoomPreset},
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    ClientApi,
+    ClientApi, RateLimits,
     membership_change::{invited_profile, member_profile, no_invites_by_address},
 };
 use crate::{
@@ -40,21 +40,40 @@ pub async fn create_room(
     if !request.invite_3pid.is_empty() {
         return Err(no_invites_by_address());
     }
-    for user_id in &request.invite {
-        app.limits_of(&auth).invites_per_issuer.check(&auth.user_id)?;
-        app.limits_of(&auth).invites_per_user.check(user_id)?;
+    let limits = app.limits_of(&auth);
+    let invited = request.invite.clone();
+    for (number, user_id) in invited.iter().enumerate() {
+        let charged = limits.invites_per_issuer.check(&auth.user_id);
+        charged
+            .and_then(|()| limits.invites_per_user.check(user_id))
+            .inspect_err(|_| give_back_invites(limits, &invited[..number]))?;
     }
+    create(&app, auth, request).await.inspect_err(|_| give_back_invites(limits, &invited))
+}
+
+/// Nobody was invited: else rooms that are refused could keep others from inviting these users.
+fn give_back_invites(limits: &RateLimits, invited: &[OwnedUserId]) {
+    for user_id in invited {
+        limits.invites_per_user.give_back(user_id, 1);
+    }
+}
+
+async fn create(
+    app: &ClientApi,
+    auth: Requester,
+    request: v3::Request,
+) -> Result<v3::Response, ApiError> {
     let mut invites = Vec::with_capacity(request.invite.len());
     for user_id in request.invite.clone() {
-        let profile = invited_profile(&app, &user_id).await?;
+        let profile = invited_profile(app, &user_id).await?;
         if !invites.iter().any(|(known, _)| *known == user_id) && user_id != auth.user_id {
             invites.push((user_id, profile));
         }
     }
     let for_appservice = auth.appservice.is_some();
     let mut wanted = CreateRoom {
-        profile: member_profile(&app, &auth.user_id).await?,
-        alias: alias(&app, &auth, request.room_alias_name.as_deref())?,
+        profile: member_profile(app, &auth.user_id).await?,
+        alias: alias(app, &auth, request.room_alias_name.as_deref())?,
         preset: preset(&request)?,
         listed: request.visibility == Visibility::Public,
         creation_content: object(request.creation_content, "creation_content")?,

@@ -83,10 +83,15 @@ pub async fn invite(
     app.limits_of(&auth).invites_per_issuer.check(&auth.user_id)?;
     let room = app.rooms.known_room(&request.room_id).await?;
     charge_invite(&app, &room, &auth, &recipient.user_id).await?;
-    let profile = invited_profile(&app, &recipient.user_id).await?;
-    let target = recipient.user_id;
-    let reason = checked(recipient.reason)?;
-    app.rooms.invite(&room, Change { sender: auth.user_id, target, reason, profile }).await?;
+    let target = recipient.user_id.clone();
+    let limits = app.limits_of(&auth);
+    let invite = async {
+        let profile = invited_profile(&app, &target).await?;
+        let reason = checked(recipient.reason)?;
+        let (sender, target) = (auth.user_id.clone(), target.clone());
+        app.rooms.invite(&room, Change { sender, target, reason, profile }).await
+    };
+    invite.await.inspect_err(|_| give_back_invite(limits, &room, &target))?;
     Ok(invite_user::v3::Response::new())
 }
 
@@ -241,7 +246,8 @@ pub(super) async fn charge_member_event(
             limits.invites_per_issuer.check(sender)?;
             charge_invite(app, room, auth, target).await?;
             if let Some(account) = app.users.accounts().get(target).await? {
-                check_invitable(&account)?;
+                check_invitable(&account)
+                    .inspect_err(|_| give_back_invite(limits, room, target))?;
             }
         }
         Some("join") if !app.rooms.has_joined(room, sender).await? => {
@@ -261,6 +267,13 @@ pub(super) fn charge_joined(limits: &RateLimits, room: &Room) {
     let _ = limits.joins_per_room.check(&room.id);
 }
 
+/// Gives back what [`charge_invite`] took for an invite that was refused: else whoever may not invite
+/// could keep others from it.
+pub(super) fn give_back_invite(limits: &RateLimits, room: &Room, target: &UserId) {
+    limits.invites_per_room.give_back(&room.id, 1);
+    limits.invites_per_user.give_back(target, 1);
+}
+
 /// Charges a room and the invited for an invite. The issuer was charged before; who is not in the
 /// room must not use up what its members have.
 async fn charge_invite(
@@ -272,8 +285,10 @@ async fn charge_invite(
     if !app.rooms.has_joined(room, &auth.user_id).await? {
         return Err(ApiError::forbidden("You are not in this room"));
     }
-    app.limits_of(auth).invites_per_room.check(&room.id)?;
-    app.limits_of(auth).invites_per_user.check(target)
+    let limits = app.limits_of(auth);
+    limits.invites_per_user.peek(target)?;
+    limits.invites_per_room.check(&room.id)?;
+    limits.invites_per_user.check(target)
 }
 
 /// Nobody is invited by an address: this server uses no identity server.

@@ -37,6 +37,8 @@ pub struct RateLimits {
     pub thumbnails: RateLimiter,
     /// Previews, by user.
     pub url_previews: RateLimiter,
+    /// Searches in messages, by user.
+    pub searches: RateLimiter,
     /// Searches for users, by user: a few for each letter that is typed.
     pub user_searches: RateLimiter,
     /// Messages to devices, by user: one use for each device.
@@ -79,6 +81,7 @@ impl RateLimits {
             media_uploads: limiter("media_uploads", &config.media_uploads),
             thumbnails: limiter("thumbnails", &config.thumbnails),
             url_previews: limiter("url_previews", &config.url_previews),
+            searches: limiter("searches", &config.searches),
             user_searches: limiter("user_searches", &config.user_searches),
             to_device_messages: limiter("to_device_messages", &config.to_device_messages),
             device_list_changes: limiter("device_list_changes", &config.device_list_changes),

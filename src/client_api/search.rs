@@ -19,7 +19,8 @@ use super::{
 use crate::{
     error::ApiError,
     http::{
-        BODY_BYTES_MAX, BODY_IDLE_MAX, JsonRules, RawRequest, Requester, check_json, read_body,
+        BODY_BYTES_MAX, BODY_IDLE_MAX, JsonRules, RawRequest, Requester, check_json,
+        check_json_headers, read_body,
     },
     search::{ContextSize, Found, GroupBy, Kind, Order, Request},
 };
@@ -92,6 +93,8 @@ pub(super) async fn search_events(
     auth: Requester,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
+    app.limits_of(&auth).searches.check(&auth.user_id)?;
+    check_json_headers(&request.head.headers)?;
     let query = request.head.uri.query().unwrap_or_default();
     let next_batch = parameter(query, "next_batch");
     let body = read_body(request.body, BODY_BYTES_MAX, BODY_IDLE_MAX).await?;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, TransactionId,
+    MilliSecondsSinceUnixEpoch, TransactionId, UserId,
     api::{
         client::{message::send_message_event, redact::redact_event, state::send_state_event},
         error::DeserializationError,
@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::{
     ClientApi,
     extended::{Extended, More},
-    membership_change::{charge_joined, charge_member_event},
+    membership_change::{charge_joined, charge_member_event, give_back_invite},
     permissions::suspended,
 };
 use crate::{
@@ -82,12 +82,19 @@ pub async fn send_state(
         let who = (&auth, &*request.state_key);
         charge_member_event(&app, &room, who, &content).await?
     };
+    let invited = (event_type == TimelineEventType::RoomMember && invites(&content))
+        .then(|| UserId::parse(&*request.state_key).ok())
+        .flatten();
     let state_key = Some(request.state_key);
     let user_id = auth.user_id.clone();
     let at = asserted_time(&auth, request.timestamp);
     let limits = app.limits_of(&auth);
     let event = NewEvent { sender: auth.user_id, event_type, state_key, content, redacts: None };
-    let sent = app.rooms.send_at(&room, event, None, at).await?;
+    let sent = app.rooms.send_at(&room, event, None, at).await.inspect_err(|_| {
+        if let Some(invited) = &invited {
+            give_back_invite(limits, &room, invited);
+        }
+    })?;
     if joins {
         charge_joined(limits, &room);
         successors::carry_over(&app.users, &app.rooms, &room, &user_id).await;
@@ -98,16 +105,22 @@ pub async fn send_state(
     Ok(send_state_event::v3::Response::new(sent.event_id))
 }
 
-/// A guest comes and goes, and does nothing with others.
-fn check_guest_event(auth: &Requester, target: &str, content: &RawValue) -> Result<(), ApiError> {
+fn invites(content: &RawValue) -> bool {
+    membership(content).is_some_and(|membership| membership == "invite")
+}
+
+fn membership(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Content {
         membership: Option<String>,
     }
-    let content: Content = serde_json::from_str(content.get())
-        .map_err(|_| ApiError::bad_json("The content is no membership"))?;
+    serde_json::from_str::<Content>(content.get()).ok()?.membership
+}
+
+/// A guest comes and goes, and does nothing with others.
+fn check_guest_event(auth: &Requester, target: &str, content: &RawValue) -> Result<(), ApiError> {
     let is_own = target == auth.user_id.as_str()
-        && content.membership.is_some_and(|name| ["join", "leave"].contains(&&*name));
+        && membership(content).is_some_and(|name| ["join", "leave"].contains(&&*name));
     if is_own {
         Ok(())
     } else {

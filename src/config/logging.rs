@@ -16,7 +16,10 @@ pub struct LoggingConfig {
 
 impl Default for LoggingConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,ruma_state_res=warn".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info,ruma_state_res=warn,ruma_common=warn".to_owned(),
+        }
     }
 }
 

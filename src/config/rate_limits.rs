@@ -81,6 +81,9 @@ pub struct RateLimitsConfig {
     /// Previews of pages that a user asks for.
     pub url_previews: RateLimit,
 
+    /// Searches in messages, by user; each page is one.
+    pub searches: RateLimit,
+
     /// Searches for users, by user: clients send one for each letter that is typed.
     pub user_searches: RateLimit,
 
@@ -141,6 +144,7 @@ impl Default for RateLimitsConfig {
             thumbnails: RateLimit::new(5.0, 200),
             remote_media_bytes: RateLimit::new(87_000.0, 500_000_000),
             url_previews: RateLimit::new(1.0, 50),
+            searches: RateLimit::new(1.0, 30),
             user_searches: RateLimit::new(2.0, 50),
             to_device_messages: RateLimit::new(100.0, 20_000),
             device_list_changes: RateLimit::new(1.0, 100),

@@ -51,6 +51,9 @@ const WILDCARDS_MAX: usize = 20;
 const BUDGET: usize = 256;
 /// What a pattern with wildcards costs of that.
 const PATTERN_COST: usize = 16;
+/// How many bytes the paths of an event's values may take; of one with more, only what is outside of its
+/// content is looked at.
+const FLAT_BYTES_MAX: usize = 1024 * 1024;
 /// How many elements of a list are compared for one of it.
 const ELEMENTS_PER_COST: usize = 64;
 /// How large a compiled pattern may be.
@@ -147,11 +150,13 @@ impl Subject {
             state_key,
             content,
         } = parts;
+        // Nested too deeply, it could not be flattened either.
+        let value: serde_json::Value = serde_json::from_str(content.get()).ok()?;
+        let nothing = RawValue::NULL;
+        let content = if flat_bytes(&value, 0) > FLAT_BYTES_MAX { nothing } else { content };
         let wire =
             Wire { event_type, event_id, room_id, sender, origin_server_ts, state_key, content };
         let json = to_raw_value(&wire).ok()?;
-        // Nested too deeply, it could not be flattened either.
-        serde_json::from_str::<serde_json::Value>(json.get()).ok()?;
         let flat = FlattenedJson::from_raw(&Raw::<AnyTimelineEvent>::from_json(json));
         let body = flat.get_str("content.body").map(|body| bounded(body).to_lowercase());
         Some(Self { sender: sender.to_owned(), flat, body })
@@ -302,6 +307,18 @@ fn lowered(text: &str) -> Cow<'_, str> {
 
 fn bounded(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+/// How many bytes the paths of all values take once each stands by itself. A long key above many short
+/// ones would take hundreds of megabytes.
+fn flat_bytes(value: &serde_json::Value, path: usize) -> usize {
+    match value {
+        serde_json::Value::Object(fields) => fields.iter().fold(0, |sum: usize, (key, value)| {
+            let escapes = key.bytes().filter(|byte| b".\\".contains(byte)).count();
+            sum.saturating_add(flat_bytes(value, path + 1 + key.len() + escapes))
+        }),
+        _ => path,
+    }
 }
 
 /// Whether a word (or several) stands in a text between other characters than those of words.

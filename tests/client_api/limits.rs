@@ -75,6 +75,38 @@ async fn who_is_not_in_a_room_does_not_use_up_its_invites() {
 }
 
 #[tokio::test]
+async fn t98_invites_that_are_refused_use_up_nobodys() {
+    let limits: [fn(&mut RateLimitsConfig) -> &mut RateLimit; 2] =
+        [|limits| &mut limits.invites_per_room, |limits| &mut limits.invites_per_user];
+    for limit in limits {
+        let server = limited(limit, 1).await;
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let victim = server.register("victim").await;
+        let body = json!({
+            "preset": "public_chat",
+            "power_level_content_override": { "invite": 50 },
+        });
+        let room = server.post("v3/createRoom", body).token(&alice.token).send().await.ok();
+        let room = room["room_id"].as_str().unwrap();
+        act(&server, &bob, room, "join", json!({})).await.ok();
+        let invite = json!({ "user_id": victim.user_id });
+        for _ in 0..3 {
+            let refused = [
+                act(&server, &bob, room, "invite", invite.clone()).await,
+                put_member(&server, &bob, (room, &victim), "invite").await,
+            ];
+            for answer in refused {
+                assert_eq!(answer.outcome(), (403, "M_FORBIDDEN"), "{}", answer.body);
+            }
+            let body = json!({ "preset": "none", "invite": [victim.user_id] });
+            let answer = server.post("v3/createRoom", body).token(&bob.token).send().await;
+            assert_eq!(answer.outcome().0, 400, "{}", answer.body);
+        }
+        act(&server, &alice, room, "invite", invite).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn who_may_not_join_does_not_use_up_the_joins_of_a_room() {
     let server = limited(|limits| &mut limits.joins_per_room, 2).await;
     let alice = server.register("alice").await;

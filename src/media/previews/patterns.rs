@@ -63,8 +63,7 @@ fn plain(url: &Url) -> String {
     while let Some((before, after)) = rest.split_once('%') {
         plain.push_str(before);
         let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        let plain_byte =
-            byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte));
+        let plain_byte = byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte));
         if let Some(byte) = plain_byte {
             plain.push(char::from(byte));
             rest = &after[2..];

@@ -124,6 +124,27 @@ fn content_rules(patterns: impl Iterator<Item = String>) -> Ruleset {
 }
 
 #[test]
+fn t88_long_keys_above_many_values_take_no_memory() {
+    let values = |count: usize| -> Value {
+        (0..count)
+            .map(|number| (format!("{number}"), json!(1)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let content = |key: usize, count: usize| json!({ "msgtype": "m.text", "body": "hi", ".".repeat(key): values(count) });
+    let body = |content: &Value| {
+        subject(user_id!("@bob:hs1"), "m.room.message", content)
+            .flat
+            .get_str("content.body")
+            .is_some()
+    };
+    assert!(body(&content(100, 3_000)));
+    assert!(!body(&content(32_000, 4_600)));
+    // It counts as the message that it is by its type.
+    assert_eq!(judge(&defaults(), "m.room.message", &content(32_000, 4_600), 0).notify, 1);
+}
+
+#[test]
 fn t88_long_lists_use_up_what_rules_may_look_for() {
     let contains = |id: &str, value: i32| {
         let condition = EventPropertyContainsConditionData::new(
