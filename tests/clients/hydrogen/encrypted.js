@@ -26,7 +26,7 @@ export async function whisper(tally, tab, carolsTab, alice, carol) {
     const roomId = await create(tab, alice, carol);
     await carolsTab.logIn(carol);
     await carolsTab.accept("Vault");
-    await tab.sees(".AnnouncementView", `${carol.userId} joined the room`);
+    await tab.sees(".AnnouncementView", `${carol.name} joined the room`);
     await tab.say("A secret");
     await carolsTab.endsWith("A secret");
     await carolsTab.say("Your secret is safe");
