@@ -24,6 +24,7 @@ export function launch(executablePath) {
 /** One page in a context of its own, as it were another person's browser. */
 export class Tab {
     errors = [];
+    syncs = [];
     leftovers = [];
 
     /** `name` says whose tab it is; pictures go to the folder `screenshots`, if there is one. */
@@ -37,8 +38,15 @@ export class Tab {
         return tab;
     }
 
-    /** Collects every error that the page does not handle, and all that its console shows in red. */
+    /**
+     * Collects every error that the page does not handle, and all that its console shows in red; also
+     * the queries of its syncs.
+     */
     listen() {
+        this.page.on("request", (request) => {
+            const { pathname, search } = new URL(request.url());
+            if (pathname.endsWith("/sync")) this.syncs.push(search);
+        });
         this.page.on("pageerror", (error) => this.errors.push(`uncaught: ${error.stack ?? error}`));
         this.page.on("requestfailed", (request) => {
             const { errorText } = request.failure();
