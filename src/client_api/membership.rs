@@ -57,8 +57,8 @@ struct JoinedMember {
 /// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidjoined_members>
 ///
-/// A name that is not there is `null`: matrix-nio before 0.25 sends nothing into an encrypted room where
-/// it is left out.
+/// A name that is not there is `null`: matrix-nio 0.20, as in Debian 12, sends nothing into an encrypted
+/// room where it is left out.
 pub(super) async fn joined_members(
     app: Arc<ClientApi>,
     auth: Requester,

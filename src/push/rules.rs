@@ -313,10 +313,13 @@ fn bounded(text: &str) -> &str {
 /// ones would take hundreds of megabytes.
 fn flat_bytes(value: &serde_json::Value, path: usize) -> usize {
     match value {
-        serde_json::Value::Object(fields) => fields.iter().fold(0, |sum: usize, (key, value)| {
-            let escapes = key.bytes().filter(|byte| b".\\".contains(byte)).count();
-            sum.saturating_add(flat_bytes(value, path + 1 + key.len() + escapes))
-        }),
+        // One without fields stands by itself, as other values do.
+        serde_json::Value::Object(fields) if !fields.is_empty() => {
+            fields.iter().fold(0, |sum: usize, (key, value)| {
+                let escapes = key.bytes().filter(|byte| b".\\".contains(byte)).count();
+                sum.saturating_add(flat_bytes(value, path + 1 + key.len() + escapes))
+            })
+        }
         _ => path,
     }
 }
